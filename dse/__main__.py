@@ -1,0 +1,1 @@
+"""Entry of `dse` and `python -m dse`."""

@@ -1,0 +1,115 @@
+"""Arch: the memory hierarchy and compute fabric of an accelerator, as data.
+
+Levels are ordered from the outermost (DRAM) to the innermost (registers beside the MACs). A plain YAML file of
+this model is a usable accelerator for mapping and estimates.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from dse.core.errors import ConfigError
+
+Role = Literal["input", "weight", "output"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MemoryLevel(_Model):
+    """One level of storage.
+
+    `capacity_bytes` None means unbounded (DRAM). Bandwidths are words per cycle and instance, None = unbounded.
+    `energy_class` names the component in `dse.tech` that prices an access.
+    """
+
+    name: str
+    instances: PositiveInt = 1
+    capacity_bytes: PositiveInt | None = None
+    word_bits: PositiveInt
+    read_words_per_cycle: PositiveFloat | None = None
+    write_words_per_cycle: PositiveFloat | None = None
+    energy_class: Literal["dram", "sram", "register"] = "sram"
+    holds: frozenset[Role] = frozenset({"input", "weight", "output"})
+    shared: bool = Field(default=True, description="one memory for all roles it holds (else one partition each)")
+    double_buffered: bool = False
+
+
+class SpatialAxis(_Model):
+    """A direction of the compute fabric below level `below`: how many units, and what travels along it."""
+
+    name: str
+    size: PositiveInt
+    below: str
+    multicast: frozenset[Role] = frozenset()
+    reduces: bool = False
+    allowed_dims: frozenset[str] | None = None
+
+
+class Compute(_Model):
+    """The MAC units: operand bits and MACs per unit and cycle in that mode."""
+
+    name: str = "mac"
+    input_bits: PositiveInt = 8
+    weight_bits: PositiveInt = 8
+    accumulator_bits: PositiveInt = 32
+    macs_per_cycle: PositiveFloat = 1.0
+
+
+class Arch(_Model):
+    """An accelerator as data."""
+
+    name: str
+    clock_mhz: PositiveFloat
+    node_nm: PositiveFloat = 45
+    levels: tuple[MemoryLevel, ...]
+    axes: tuple[SpatialAxis, ...] = ()
+    compute: Compute = Compute()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Arch:
+        names = [level.name for level in self.levels]
+        if len(set(names)) != len(names):
+            raise ValueError(f"memory levels must have distinct names, not {names}")
+        for axis in self.axes:
+            if axis.below not in names:
+                raise ValueError(f"axis {axis.name!r} lies below {axis.below!r}, which is not a level of {names}")
+        return self
+
+    @property
+    def units(self) -> int:
+        """Compute units: the product of the axes."""
+        product = 1
+        for axis in self.axes:
+            product *= axis.size
+        return product
+
+    @property
+    def peak_macs_per_cycle(self) -> float:
+        return self.units * self.compute.macs_per_cycle
+
+
+def load_arch(path: Path) -> Arch:
+    """Read an Arch from YAML.
+
+    Raises
+    ------
+    ConfigError: not readable, not YAML, or not an Arch (first offending key named).
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=str(path)) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"is not YAML: {error}", file=str(path)) from error
+    try:
+        return Arch.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(first["msg"], file=str(path), key=key) from error

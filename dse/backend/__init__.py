@@ -1,0 +1,13 @@
+"""What an accelerator family must provide to join: the Accelerator protocol and its knobs."""
+
+from dse.backend.protocol import (
+    Accelerator,
+    Capabilities,
+    Decisions,
+    HardwareCost,
+    Knob,
+    Numerics,
+    RtlUnavailable,
+)
+
+__all__ = ["Accelerator", "Capabilities", "Decisions", "HardwareCost", "Knob", "Numerics", "RtlUnavailable"]

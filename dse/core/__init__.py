@@ -1,0 +1,1 @@
+"""Errors, the plug-in registry, units and progress: what every other room may use."""

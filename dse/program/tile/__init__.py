@@ -1,0 +1,1 @@
+"""Tile descriptors: instruction set, encoding, expansion of loops, interpreter, checker."""
