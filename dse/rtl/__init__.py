@@ -1,1 +1,1 @@
-"""rtl."""
+"""Amaranth library of tile machines: memories, DMA, sequencer, vector unit, test harness, emission."""
