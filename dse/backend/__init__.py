@@ -7,7 +7,19 @@ from dse.backend.protocol import (
     HardwareCost,
     Knob,
     Numerics,
+    RtlRun,
     RtlUnavailable,
+    VerificationCase,
 )
 
-__all__ = ["Accelerator", "Capabilities", "Decisions", "HardwareCost", "Knob", "Numerics", "RtlUnavailable"]
+__all__ = [
+    "Accelerator",
+    "Capabilities",
+    "Decisions",
+    "HardwareCost",
+    "Knob",
+    "Numerics",
+    "RtlRun",
+    "RtlUnavailable",
+    "VerificationCase",
+]

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from dse.arch import Arch
-from dse.core.errors import Violation
+from dse.core.errors import UsageError, Violation
 from dse.ir import Graph
 from dse.program.executable import Executable
 
@@ -76,6 +76,27 @@ class HardwareCost:
         return math.fsum(self.area_um2.values()) * 1e-6
 
 
+@dataclass(frozen=True, eq=False)
+class VerificationCase:
+    """A piece of a network, compiled for the same design, small enough to run on its RTL.
+
+    `inputs` are the values of the real network there, `expected` what the reference network computes from them.
+    """
+
+    name: str
+    executable: Executable
+    inputs: Mapping[str, Any]
+    expected: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class RtlRun:
+    """What the RTL did with a case: outputs by name and cycles from start to done."""
+
+    outputs: Mapping[str, Any]
+    cycles: int
+
+
 @dataclass(frozen=True)
 class RtlUnavailable:
     """Why a family emits no RTL for a design."""
@@ -127,6 +148,16 @@ class Accelerator(ABC):
     @abstractmethod
     def rtl(self, hw: Any) -> Any | RtlUnavailable:
         """An Amaranth component of the design, or why there is none."""
+
+    def verification_cases(
+        self, executable: Executable, values: Mapping[str, Any]
+    ) -> Sequence[VerificationCase]:
+        """Pieces of a compiled network to run on the RTL; `values` are all tensors of the reference run by name."""
+        return ()
+
+    def run_rtl(self, executable: Executable, inputs: Mapping[str, Any]) -> RtlRun:
+        """Simulate the RTL of the executable's design on its program, cycle by cycle."""
+        raise UsageError(f"the {self.name} family emits no RTL")
 
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
         """Named designs shipped with the family: hardware parameters by preset name."""

@@ -1,1 +1,1 @@
-"""cli."""
+"""The `dse` command: one thin module a command, heavy imports inside functions."""

@@ -1,0 +1,189 @@
+"""The memory image of a program: where tensors lie, packed weights and channel parameters.
+
+Weights lie in the order the array consumes them (tile by tile, fold by fold, one word per array row), so that every
+weight tile is one contiguous read. Activations lie as NHWC bytes with a border for the padding of their consumers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from accelerators.systolic.layer import Layer
+from accelerators.systolic.partition import HostOp, Partition
+from accelerators.systolic.reduction import block_channel_words, weight_blocks
+from accelerators.systolic.tiling import TileGrid
+from dse.core.errors import ModelError
+from dse.ir import Graph
+from dse.ir.requantize import encode_scale
+from dse.program.tile.isa import PARAMETER_BYTES, MemoryId
+from dse.program.tile.program import Machine, TensorPlacement
+
+_ALIGNMENT = 64
+
+Int8Array = npt.NDArray[np.int8]
+
+
+@dataclass
+class Allocator:
+    """Bump allocation of memory addresses."""
+
+    next: int = 0
+
+    def take(self, size: int) -> int:
+        """Address of `size` fresh bytes, aligned."""
+        base = self.next
+        self.next = -(-(base + size) // _ALIGNMENT) * _ALIGNMENT
+        return base
+
+
+def place_tensors(graph: Graph, parts: Partition, allocator: Allocator) -> dict[str, TensorPlacement]:
+    """Placements of all activation tensors that own bytes, with the border their consumers need."""
+    halos: dict[str, list[int]] = {}
+    for item in parts.work:
+        if isinstance(item, Layer):
+            halo = halos.setdefault(item.input, [0, 0, 0, 0])
+            needed = _border(item)
+            halos[item.input] = [max(a, b) for a, b in zip(halo, needed, strict=True)]
+    owners = dict.fromkeys([*graph.inputs, *(item.output for item in parts.work)])
+    placements = {}
+    for name in owners:
+        tensor = graph[name]
+        if len(tensor.shape) == 4:
+            batch, channels, height, width = tensor.shape
+        elif len(tensor.shape) == 2:
+            (batch, channels), height, width = tensor.shape, 1, 1
+        else:
+            raise ModelError(
+                f"{graph.source or graph.name}: tensor {name!r} of shape {list(tensor.shape)} has no NHWC placement"
+            )
+        zero = tensor.quantization.zero_point if tensor.quantization else 0
+        top, left, bottom, right = halos.get(name, [0, 0, 0, 0])
+        draft = TensorPlacement(name, 0, batch, channels, height, width, (top, left, bottom, right), zero)
+        base = allocator.take(draft.bytes)
+        placements[name] = TensorPlacement(name, base, batch, channels, height, width, draft.halo, zero)
+    return placements
+
+
+def _border(layer: Layer) -> tuple[int, int, int, int]:
+    """Padding that windows really reach: bottom and right may fall short of the declared pads."""
+    top, left, _, _ = layer.pads
+    reach = [
+        (outputs - 1) * stride + (kernel - 1) * dilation + 1 - pad - size
+        for outputs, stride, kernel, dilation, pad, size in zip(
+            (layer.out_height, layer.out_width), layer.strides, layer.kernel, layer.dilations, (top, left),
+            (layer.height, layer.width), strict=True,
+        )
+    ]  # fmt: skip
+    return top, left, max(reach[0], 0), max(reach[1], 0)
+
+
+def weight_layout(grid: TileGrid, machine: Machine, base: int) -> tuple[dict[tuple[int, int], int], int]:
+    """Address of the weights of each tile start (n, k), and the bytes of all."""
+    reduction, layer = grid.tiling.reduction, grid.layer
+    kernel = reduction.kernel[0] * reduction.kernel[1]
+    word_bytes = machine.word_bytes[MemoryId.WEIGHT]
+    addresses: dict[tuple[int, int], int] = {}
+    position = base
+    for n in grid.segments["n"]:
+        for n_index in range(n.count):
+            start_n = n.start + n_index * n.size
+            for k in grid.segments["k"]:
+                words = k.size
+                if grid.grouped:
+                    words = block_channel_words(layer, start_n, machine.rows, machine.columns)[1]
+                if n_index == 0:
+                    addresses[n.start, k.start] = position
+                position += k.count * n.size * kernel * words * machine.rows * word_bytes
+    return addresses, position - base
+
+
+def pack_weights(grid: TileGrid, machine: Machine, weights: Int8Array) -> npt.NDArray[np.uint8]:
+    """All weight words of a layer in the order of `weight_layout`, as bytes."""
+    layer, reduction = grid.layer, grid.tiling.reduction
+    blocks = weight_blocks(layer, reduction, weights, machine.columns)
+    pieces = []
+    for n in grid.segments["n"]:
+        for n_index in range(n.count):
+            start_n = n.start + n_index * n.size
+            for k in grid.segments["k"]:
+                for k_index in range(k.count):
+                    first, words = k.start + k_index * k.size, k.size
+                    if grid.grouped:
+                        first, words = block_channel_words(layer, start_n, machine.rows, machine.columns)
+                    tile = blocks[start_n : start_n + n.size, :, :, first : first + words]
+                    pieces.append(tile.reshape(-1, machine.columns))
+    return pack_words(np.concatenate(pieces), machine.weight_bits)
+
+
+def pack_words(words: Int8Array, weight_bits: int) -> npt.NDArray[np.uint8]:
+    """Weight words, int8 of shape (words, columns), to bytes; two 4-bit weights share a byte, the lower first."""
+    raw = words.view(np.uint8)
+    if weight_bits == 8:
+        return raw.ravel()
+    if raw.shape[1] % 2:
+        raw = np.pad(raw, ((0, 0), (0, 1)))
+    nibbles = raw & 0x0F
+    packed: npt.NDArray[np.uint8] = (nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)).ravel()
+    return packed
+
+
+def parameter_bytes(layer: Layer, machine: Machine) -> int:
+    """Bytes of a layer's channel parameters, padded to whole blocks."""
+    return -(-layer.out_channels // machine.columns) * machine.columns * PARAMETER_BYTES
+
+
+def pack_parameters(
+    layer: Layer, machine: Machine, bias: npt.NDArray[np.int64], scales: npt.NDArray[np.float32]
+) -> npt.NDArray[np.uint8]:
+    """Channel parameters (bias int32, multiplier uint32, shift int8); channels beyond the layer's are neutral.
+
+    Raises
+    ------
+    ModelError: a bias leaves int32.
+    """
+    if (np.abs(bias) >= 1 << 31).any():
+        raise ModelError(f"layer {layer.name!r}: a bias corrected for the input zero point leaves int32")
+    multiplier, shift = encode_scale(scales, machine.requantize)
+    channels = -(-layer.out_channels // machine.columns) * machine.columns
+    table = np.zeros(channels, np.dtype([("bias", "<i4"), ("multiplier", "<u4"), ("shift", "i1")]))
+    table["shift"] = 1
+    table["bias"][: layer.out_channels] = bias
+    table["multiplier"][: layer.out_channels] = multiplier
+    table["shift"][: layer.out_channels] = shift
+    return table.view(np.uint8)
+
+
+def fill_borders(memory: npt.NDArray[np.uint8], placements: Mapping[str, TensorPlacement]) -> None:
+    """Write every tensor's zero point over its whole region (the interior is written later)."""
+    for place in placements.values():
+        memory[place.base : place.base + place.bytes] = np.uint8(place.zero_point & 0xFF)
+
+
+def write_tensor(memory: npt.NDArray[np.uint8], place: TensorPlacement, values: Int8Array) -> None:
+    """Store an int8 tensor (N, C, H, W) or (N, C) in its placement."""
+    view = _interior(memory, place)
+    shaped = values.reshape(place.batch, place.channels, place.height, place.width)
+    view[:] = shaped.transpose(0, 2, 3, 1).astype(np.int8, copy=False).view(np.uint8)
+
+
+def read_tensor(memory: npt.NDArray[np.uint8], place: TensorPlacement, shape: tuple[int, ...]) -> Int8Array:
+    """The int8 tensor in a placement, in the shape of the graph."""
+    view = np.ascontiguousarray(_interior(memory, place)).view(np.int8)
+    return np.ascontiguousarray(view.transpose(0, 3, 1, 2)).reshape(shape)
+
+
+def _interior(memory: npt.NDArray[np.uint8], place: TensorPlacement) -> npt.NDArray[np.uint8]:
+    top, left, bottom, right = place.halo
+    region = memory[place.base : place.base + place.bytes].reshape(
+        place.batch, place.height + top + bottom, place.width + left + right, place.channels
+    )
+    return region[:, top : top + place.height, left : left + place.width]
+
+
+def host_bytes(graph: Graph, item: HostOp) -> tuple[int, int]:
+    """Bytes a host op reads and writes, int8 activations."""
+    return sum(graph[name].elements for name in item.reads), graph[item.output].elements

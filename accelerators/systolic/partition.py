@@ -1,0 +1,118 @@
+"""Which ops run on the array, which on the host, and what is only a change of view.
+
+Convolutions and dense layers go to the array, with the residual add that consumes them when the vector unit can do
+it (mode `q31`, decision `fuse_residual`). Reshapes move nothing. Everything else is a named host operation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from accelerators.systolic.layer import Layer, layer_of
+from dse.core.errors import ModelError
+from dse.ir import Graph, Op
+
+VIEWS = ("flatten", "reshape", "identity")
+HOST_KINDS = ("add", "relu", "clip", "max_pool", "average_pool", "global_average_pool", "softmax", "batch_norm",
+              "quantize", "dequantize")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HostOp:
+    """An op left to the host."""
+
+    op: Op
+    reads: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Work in execution order, and for every tensor the tensor whose data it shares."""
+
+    work: tuple[Layer | HostOp, ...]
+    source: dict[str, str]
+
+
+def partition(graph: Graph, *, fuse_residual: bool) -> Partition:
+    """Assign every op of a prepared graph.
+
+    Raises
+    ------
+    ModelError: an op kind that neither array nor host knows, or a reshape that is more than a view.
+    """
+    source: dict[str, str] = {name: name for name in graph.inputs}
+    adds = _fusable_adds(graph) if fuse_residual else {}
+    fused = {add.name for add, _ in adds.values()}
+    work: list[Layer | HostOp] = []
+    for op in graph.ops:
+        if op.kind in ("conv", "gemm"):
+            add_and_other = adds.get(op.name)
+            residual = source[add_and_other[1]] if add_and_other else None
+            add = add_and_other[0] if add_and_other else None
+            layer = layer_of(graph, op, source[op.inputs[0]], residual=residual, add=add)
+            work.append(layer)
+            source[op.outputs[0]] = layer.output
+            source[layer.output] = layer.output
+        elif op.name in fused:
+            continue
+        elif op.kind in VIEWS:
+            source[op.outputs[0]] = _view(graph, op, source[op.inputs[0]])
+        elif op.kind in HOST_KINDS:
+            reads = tuple(source[name] for name in op.inputs if name and graph[name].data is None)
+            work.append(HostOp(op, reads, op.outputs[0]))
+            source[op.outputs[0]] = op.outputs[0]
+        else:
+            raise ModelError(
+                f"{graph.source or graph.name}: op {op.name!r} ({op.kind}) runs neither on the array nor on the host"
+            )
+    return Partition(tuple(work), source)
+
+
+def _view(graph: Graph, op: Op, data: str) -> str:
+    """A flatten or reshape that keeps (batch, everything else) shares its input's bytes.
+
+    The bytes are NHWC, so only dense layers that undo the flattening (see `layer_of`) may read a flattened map.
+    """
+    before, after = graph[op.inputs[0]].shape, graph[op.outputs[0]].shape
+    if op.kind != "identity" and (len(after) != 2 or after[0] != before[0]):
+        raise ModelError(
+            f"{graph.source or graph.name}: op {op.name!r} reshapes {list(before)} to {list(after)}; "
+            "the systolic family takes only flattening to (batch, features)"
+        )
+    return data
+
+
+def _fusable_adds(graph: Graph) -> dict[str, tuple[Op, str]]:
+    """conv name -> (add op, other operand): adds that the vector unit can do behind that conv.
+
+    The conv must come last of the two producers, feed only the add, and have no activation of its own.
+    """
+    position = {op.name: index for index, op in enumerate(graph.ops)}
+    result: dict[str, tuple[Op, str]] = {}
+    for add in graph.ops:
+        if add.kind != "add" or len(add.inputs) != 2 or add.inputs[0] == add.inputs[1]:
+            continue
+        if any(graph[name].data is not None or len(graph[name].shape) != 4 for name in add.inputs):
+            continue
+        if graph[add.inputs[0]].shape != graph[add.inputs[1]].shape:
+            continue
+        producers = [graph.producer(name) for name in add.inputs]
+        ranked = sorted(
+            (position[producer.name], side) for side, producer in enumerate(producers) if producer is not None
+        )
+        if not ranked:
+            continue
+        last, side = ranked[-1]
+        conv = graph.ops[last]
+        own, other = add.inputs[side], add.inputs[1 - side]
+        other_position = position[p.name] if (p := producers[1 - side]) is not None else -1
+        if (
+            conv.kind == "conv"
+            and conv.attributes.get("activation", "none") == "none"
+            and len(graph.consumers(own)) == 1
+            and own not in graph.outputs
+            and other_position < last
+        ):
+            result[conv.name] = (add, other)
+    return result

@@ -1,0 +1,94 @@
+"""Pieces of a compiled network that prove a design: one output tile each of the kinds of layers it runs.
+
+Each piece is lowered by the same `lower` as a program of its own; the tile is that of the winner's own tiling
+(rows x columns of pixels), one block of output channels wide, with all its reduction folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from accelerators.systolic.executable import SystolicExecutable
+from accelerators.systolic.layer import Layer
+from accelerators.systolic.tiling import TileGrid
+from dse.backend import RtlRun, VerificationCase
+from dse.compiler.crop import Tile, Window, crop_conv, crop_gemm
+from dse.core.errors import ModelError
+from dse.ir import Graph
+from dse.program.tile.program import TileStep
+
+Values = Mapping[str, npt.NDArray[Any]]
+
+
+def _kinds() -> Mapping[str, Callable[[Layer, int], bool]]:
+    """Kinds of layers a verification covers: name -> whether a layer (with its position) is of that kind."""
+    return {
+        "stem conv": lambda layer, index: index == 0 and layer.op.kind == "conv",
+        "stride-2 conv": lambda layer, index: (
+            index > 0 and layer.op.kind == "conv" and layer.strides == (2, 2) and layer.kernel != (1, 1)
+        ),
+        "residual-add conv": lambda layer, index: layer.add is not None,
+        "fully connected": lambda layer, index: layer.op.kind == "gemm",
+    }
+
+
+def verification_cases(
+    executable: SystolicExecutable, values: Values, lower: Callable[[Graph], SystolicExecutable]
+) -> Sequence[VerificationCase]:
+    """The first layer of each kind, cropped to one output tile and lowered on its own.
+
+    Parameters
+    ----------
+    executable
+        The winner on the whole network.
+    values
+        Every tensor of the reference run by name.
+    lower
+        Compiles a graph for the same design with the same decisions.
+    """
+    layers = [
+        (item, layer_grid)
+        for item, layer_grid in zip(executable.work, executable.grids, strict=True)
+        if isinstance(item, Layer) and layer_grid is not None
+    ]
+    cases = []
+    for kind, belongs in _kinds().items():
+        for index, (layer, layer_grid) in enumerate(layers):
+            if belongs(layer, index):
+                tile = _crop(executable.graph, layer, layer_grid, values, executable.hw.columns)
+                piece = lower(tile.graph)
+                cases.append(VerificationCase(f"{kind} {layer.name}", piece, tile.inputs, tile.expected))
+                break
+    return cases
+
+
+def _crop(graph: Graph, layer: Layer, layer_grid: TileGrid, values: Values, columns: int) -> Tile:
+    if layer.op.kind == "gemm":
+        return crop_gemm(graph, layer.op, values)
+    y, x = layer_grid.segments["y"][0], layer_grid.segments["x"][0]
+    window = Window(y.start, x.start, y.size, x.size, min(columns, layer.out_channels))
+    return crop_conv(graph, layer.op, layer.add, window, values)
+
+
+def run_rtl(executable: SystolicExecutable, inputs: Values) -> RtlRun:
+    """Run a one-step program on the RTL of its design in Amaranth's simulator.
+
+    Raises
+    ------
+    ModelError: the program has host operations or more than one step.
+    """
+    from accelerators.systolic.rtl import MatmulEngine
+    from dse.rtl.harness import run_step
+    from dse.rtl.machine import TileMachine
+
+    steps = executable.program.steps
+    if len(steps) != 1 or not isinstance(steps[0], TileStep):
+        raise ModelError(f"{executable.graph.name}: RTL runs take programs of one tile step, this one has {len(steps)}")
+    target = executable.program.machine
+    run = run_step(TileMachine(target, MatmulEngine(target)), target, steps[0], executable.load_inputs(inputs))
+    outputs = {name: executable.read(np.asarray(run.memory), name) for name in executable.graph.outputs}
+    return RtlRun(outputs, run.cycles)

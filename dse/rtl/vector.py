@@ -1,0 +1,268 @@
+"""Vector engine: accumulator rows to int8 output words, one group of lanes a cycle, never stalling.
+
+A VECTOR descriptor walks rows in order, so all its addresses are counters. Three walkers stand along the
+pipeline: the front reads accumulators and parameters, the middle reads residuals just before the requantized
+value meets them, the back writes. Only a valid bit travels with the data and steps the walkers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
+
+from dse.core.errors import InfeasibleError, Violation
+from dse.program.tile.isa import PARAMETER_BYTES, Opcode
+from dse.program.tile.program import Machine
+from dse.rtl.fields import descriptor_field
+from dse.rtl.interfaces import ADDRESS_BITS, READ_LATENCY, EngineControl, ReadPort, WritePort
+from dse.rtl.requantize import AddQ31, RequantizeLane, RequantizeOrt, RequantizeQ31, delay
+
+_PARAMETER_BITS = 8 * PARAMETER_BYTES
+
+_LANES: dict[str, type[RequantizeLane]] = {"q31": RequantizeQ31, "ort": RequantizeOrt}
+
+
+def _field(descriptor: Any, name: str) -> Any:
+    return descriptor_field(descriptor, Opcode.VECTOR, name)
+
+
+class RowWalker(wiring.Component):
+    """Word address and lane group in turn: every `step` moves to the next group, behind the last to the next row.
+
+    Parameters
+    ----------
+    groups
+        Lane groups of a row; >= 1.
+
+    Members
+    -------
+    load : In(1), base : In(16): set the address, group 0
+    step : In(1): the current group is used in this cycle
+    addr : Out(16), group : Out(groups), one-hot
+    """
+
+    def __init__(self, groups: int) -> None:
+        self.groups = groups
+        super().__init__(
+            {
+                "load": wiring.In(1),
+                "base": wiring.In(ADDRESS_BITS),
+                "step": wiring.In(1),
+                "addr": Out(ADDRESS_BITS),
+                "group": Out(groups, init=1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        with m.If(self.load):
+            m.d.sync += [self.addr.eq(self.base), self.group.eq(1)]
+        with m.Elif(self.step):
+            m.d.sync += self.group.eq(self.group.rotate_left(1))
+            with m.If(self.group[-1]):
+                m.d.sync += self.addr.eq(self.addr + 1)
+        return m
+
+
+class VectorEngine(wiring.Component):
+    """Executes VECTOR: requantize in the machine's mode, clamp, and in `q31` the residual add.
+
+    Parameters
+    ----------
+    machine
+        Gives columns, vector lanes and mode. A machine of mode `ort` has no residual adder: its programs hold
+        no VECTOR with the `add` flag, and its residual port is never read.
+
+    Members
+    -------
+    control : EngineControl, addresses (acc, out, param, res)
+    acc : Out(ReadPort(columns * 32)), param : Out(ReadPort(lanes * 72)), res : Out(ReadPort(columns * 8))
+    out : Out(WritePort(columns * 8, lanes * 8))
+
+    Raises
+    ------
+    InfeasibleError: the lanes do not divide the columns. ValueError: the mode is unknown.
+
+    Duration: `dse.program.tile.timing_vector.vector_cycles`, exactly.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        columns, lanes = machine.columns, machine.vector_lanes
+        if lanes < 1 or columns % lanes:
+            divisors = ", ".join(str(d) for d in range(1, columns + 1) if columns % d == 0)
+            limit = f"vector_lanes must divide {columns} columns"
+            raise InfeasibleError("vector engine", [Violation(limit, lanes, columns, "lanes", f"one of {divisors}")])
+        if machine.requantize not in _LANES:
+            raise ValueError(f"{machine.requantize!r} is not a requantization mode; one of {tuple(_LANES)}")
+        self.machine = machine
+        self.groups = columns // lanes
+        self.lane_type = _LANES[machine.requantize]
+        self.adds = machine.requantize == "q31"
+        #: cycles from a read of the accumulator to the write of its result
+        self.depth = READ_LATENCY + 1 + self.lane_type.latency + (AddQ31.latency if self.adds else 0)
+        super().__init__(
+            {
+                "control": Out(EngineControl()),
+                "acc": Out(ReadPort(32 * columns)),
+                "param": Out(ReadPort(_PARAMETER_BITS * lanes)),
+                "res": Out(ReadPort(8 * columns)),
+                "out": Out(WritePort(8 * columns, 8 * lanes)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        issued, group, last = self._issue(m)
+        arrived = delay(m, group, READ_LATENCY, "group")
+        accumulators = self._selected(m, self.acc.data, arrived, 32, "acc")
+        results = self._requantize(m, accumulators)
+        if self.adds:
+            results = self._add_residual(m, issued, results)
+        self._write(m, self._valid(m, issued, self.depth, "write"), results)
+        m.d.comb += self.control.done.eq(self._valid(m, last, self.depth, "done"))
+        return m
+
+    def _valid(self, m: Module, strobe: Any, cycles: int, name: str) -> Any:
+        """`strobe` delayed, through registers with reset: after power-up nothing is in flight."""
+        line = Signal(cycles, name=f"{name}_line")
+        m.d.sync += line.eq(Cat(strobe, line))
+        return line[-1]
+
+    def _issue(self, m: Module) -> tuple[Any, Any, Any]:
+        """The front walker: reads one accumulator and one parameter word a cycle.
+
+        Returns the strobe of an issued group, its one-hot number, and the strobe of the last group of all.
+        The flags `last_row` and `last_block` are registered, one step ahead of the counters they summarise.
+        """
+        control = self.control
+        m.submodules.front = front = RowWalker(self.groups)
+        blocks, rows = (_field(control.descriptor, name) for name in ("n_blocks", "rows_count"))
+        running = Signal()
+        rows_left, blocks_left = Signal.like(rows), Signal.like(blocks)
+        last_row, last_block = Signal(), Signal()
+        param, param_base = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        last = Signal()
+        row_ends, block_ends = Signal(), Signal()
+        m.d.comb += [
+            front.load.eq(control.start),
+            front.base.eq(control.address[0]),
+            front.step.eq(running),
+            row_ends.eq(running & front.group[-1]),
+            block_ends.eq(row_ends & last_row),
+            last.eq(block_ends & last_block),
+            self.acc.en.eq(running),
+            self.acc.addr.eq(front.addr),
+            self.param.en.eq(running),
+            self.param.addr.eq(param),
+        ]
+        with m.If(control.start):
+            m.d.sync += [
+                running.eq(1),
+                blocks_left.eq(blocks),
+                last_block.eq(blocks == 1),
+                param.eq(control.address[2]),
+                param_base.eq(control.address[2]),
+            ]
+        with m.Elif(running):
+            m.d.sync += param.eq(param + 1)
+            with m.If(row_ends & ~last_row):
+                m.d.sync += param.eq(param_base)
+            with m.If(block_ends):
+                m.d.sync += [
+                    param_base.eq(param + 1),
+                    blocks_left.eq(blocks_left - 1),
+                    last_block.eq(blocks_left == 2),
+                ]
+            with m.If(last):
+                m.d.sync += running.eq(0)
+        with m.If(control.start | block_ends):
+            m.d.sync += [rows_left.eq(rows), last_row.eq(rows == 1)]
+        with m.Elif(row_ends):
+            m.d.sync += [rows_left.eq(rows_left - 1), last_row.eq(rows_left == 2)]
+        return running, front.group, last
+
+    def _selected(self, m: Module, word: Any, group: Any, bits: int, name: str) -> list[Any]:
+        """The lanes of the one-hot `group` out of a row of `columns` elements, registered."""
+        lanes = self.machine.vector_lanes
+        width = lanes * bits
+        chosen = Signal(width, name=f"{name}_group", reset_less=True)
+        candidates = [Mux(group[index], word[index * width : (index + 1) * width], 0) for index in range(self.groups)]
+        merged = candidates[0]
+        for candidate in candidates[1:]:
+            merged = merged | candidate
+        m.d.sync += chosen.eq(merged)
+        return [chosen[lane * bits : (lane + 1) * bits].as_signed() for lane in range(lanes)]
+
+    def _requantize(self, m: Module, accumulators: list[Any]) -> list[Any]:
+        """One requantizer a lane, its channel's bias, multiplier and shift beside the accumulator."""
+        descriptor = self.control.descriptor
+        low, high = _field(descriptor, "low"), _field(descriptor, "high")
+        if self.adds:
+            # before a residual add the value is only saturated to int8; the clamp follows the sum
+            add = _field(descriptor, "add")
+            low, high = Mux(add, -128, low), Mux(add, 127, high)
+        words = delay(m, self.param.data, 1, "param")
+        results = []
+        for index, accumulator in enumerate(accumulators):
+            word = words[index * _PARAMETER_BITS : (index + 1) * _PARAMETER_BITS]
+            m.submodules[f"requantize_{index}"] = lane = self.lane_type()
+            m.d.comb += [
+                lane.acc.eq(accumulator),
+                lane.bias.eq(word[:32].as_signed()),
+                lane.multiplier.eq(word[32:64]),
+                lane.shift.eq(word[64:70]),
+                lane.zero_point.eq(_field(descriptor, "zero_point")),
+                lane.low.eq(low),
+                lane.high.eq(high),
+            ]
+            results.append(lane.result)
+        return results
+
+    def _add_residual(self, m: Module, issued: Any, values: list[Any]) -> list[Any]:
+        """One residual adder a lane. Without the `add` flag its operands make it hand the value on."""
+        descriptor = self.control.descriptor
+        add = _field(descriptor, "add")
+        m.submodules.middle = middle = RowWalker(self.groups)
+        # a residual's read and selection take READ_LATENCY + 1 cycles, as an accumulator's do
+        due = self._valid(m, issued, self.lane_type.latency, "residual")
+        m.d.comb += [
+            middle.load.eq(self.control.start),
+            middle.base.eq(self.control.address[3]),
+            middle.step.eq(due),
+            self.res.en.eq(due & add),
+            self.res.addr.eq(middle.addr),
+        ]
+        arrived = delay(m, middle.group, READ_LATENCY, "residual_group")
+        residuals = self._selected(m, self.res.data, arrived, 8, "residual")
+        results = []
+        for index, (value, residual) in enumerate(zip(values, residuals, strict=True)):
+            m.submodules[f"add_{index}"] = lane = AddQ31()
+            m.d.comb += [
+                lane.y.eq(value),
+                lane.residual.eq(residual),
+                lane.zero_y.eq(Mux(add, _field(descriptor, "zero_point"), 0)),
+                lane.zero_residual.eq(_field(descriptor, "zero_point_res")),
+                lane.multiplier_y.eq(Mux(add, _field(descriptor, "multiplier_y"), 1)),
+                lane.multiplier_residual.eq(Mux(add, _field(descriptor, "multiplier_res"), 0)),
+                lane.shift.eq(Mux(add, _field(descriptor, "add_shift"), 0)),
+                lane.zero_out.eq(Mux(add, _field(descriptor, "zero_point_add"), 0)),
+                lane.low.eq(_field(descriptor, "low")),
+                lane.high.eq(_field(descriptor, "high")),
+            ]
+            results.append(lane.result)
+        return results
+
+    def _write(self, m: Module, due: Any, results: list[Any]) -> None:
+        """The back walker: every group is offered the same lanes, only the due group's are enabled."""
+        m.submodules.back = back = RowWalker(self.groups)
+        m.d.comb += [
+            back.load.eq(self.control.start),
+            back.base.eq(self.control.address[1]),
+            back.step.eq(due),
+            self.out.en.eq(Mux(due, back.group, 0)),
+            self.out.addr.eq(back.addr),
+            self.out.data.eq(Cat(results).replicate(self.groups)),
+        ]
