@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import click
 
+#: Column names, and the rows as text.
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
-@click.command("list")
-@click.argument("what", type=click.Choice(["accelerators", "presets", "models", "configs", "commands"]))
+
+@click.command("list", short_help="List accelerators, presets, models, configs or commands.")
+@click.argument("what", metavar="WHAT", type=click.Choice(["accelerators", "presets", "models", "configs", "commands"]))
 def command(what: str) -> None:
-    """List accelerators (families), presets, models, configs or commands."""
+    """List what there is: WHAT is accelerators (families), presets, models, configs or commands."""
     from dse.core.progress import make_reporter
 
     columns, rows = {
@@ -21,14 +24,11 @@ def command(what: str) -> None:
     make_reporter().table("", columns, rows)
 
 
-Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
-
-
 def _accelerators() -> Table:
     from dse.core import registry
     from dse.core.errors import UsageError
 
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in registry.names(registry.BACKENDS):
         origin = registry.provenance(registry.BACKENDS, name)
         try:
@@ -43,11 +43,9 @@ def _accelerators() -> Table:
 
 
 def _presets() -> Table:
-    from dse.core import registry
     from dse.flow.accelerator import presets, resolve_accelerator
 
-    del registry
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, family in presets().items():
         design = resolve_accelerator(name)
         arch = design.family.arch(design.hw)
@@ -60,7 +58,7 @@ def _models() -> Table:
     from dse.flow.workload import available_models, frontends
 
     loaded, broken = frontends()
-    rows = list(available_models().items())
+    rows: list[tuple[str, ...]] = list(available_models().items())
     rows += [(f"FILE{suffix}", f"read by the {item.name} front end") for item in loaded for suffix in item.suffixes]
     rows += [("-", reason) for reason in broken]
     return ("model", "description"), rows
@@ -69,16 +67,17 @@ def _models() -> Table:
 def _configs() -> Table:
     from dse.config import shipped_configs
 
-    return ("config", "file"), [(name, str(path)) for name, path in shipped_configs().items()]
+    rows: list[tuple[str, ...]] = [(name, str(path)) for name, path in shipped_configs().items()]
+    return ("config", "file"), rows
 
 
 def _commands() -> Table:
     from dse.cli.main import COMMANDS, cli
 
     context = click.Context(cli)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in COMMANDS:
         found = cli.get_command(context, name)
         assert found is not None
-        rows.append((name, found.get_short_help_str(limit=100)))
+        rows.append((name, found.get_short_help_str()))
     return ("command", "description"), rows

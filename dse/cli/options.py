@@ -16,7 +16,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def _complete_models(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from dse.flow.workload import available_models
 
-    items = [CompletionItem(name, help=text) for name, text in available_models().items() if name.startswith(incomplete)]
+    items = [
+        CompletionItem(name, help=text) for name, text in available_models().items() if name.startswith(incomplete)
+    ]
     return [*items, CompletionItem(incomplete, type="file")]
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dse.flow.simulate import SimulationResult
 
 
-@click.command("simulate")
+@click.command("simulate", short_help="Simulate a network on an accelerator, layer by layer.")
 @workload_option
 @accelerator_option
 @click.argument("overrides", nargs=-1, metavar="[hardware.NAME=VALUE]...")

@@ -46,13 +46,7 @@ class LoadedConfig:
     def model_folder(self) -> Path:
         """What a relative `workload.model` is relative to: the file that says it, or the working folder."""
         mark = self.marks.get(("workload", "model"))
-        return (
-            self.folder
-            if mark is None
-            else Path.cwd()
-            if mark.file == COMMAND_LINE
-            else Path(mark.file).parent
-        )
+        return self.folder if mark is None else Path.cwd() if mark.file == COMMAND_LINE else Path(mark.file).parent
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -114,9 +108,7 @@ def apply_override(data: dict[str, Any], marks: dict[KeyPath, Mark], override: s
             marks[tuple(parts[:depth])] = mark
         child = node[part]
         if not isinstance(child, dict):
-            raise ConfigError(
-                f"{'.'.join(parts[:depth])} is {child!r}, which has no keys", file=COMMAND_LINE, key=key
-            )
+            raise ConfigError(f"{'.'.join(parts[:depth])} is {child!r}, which has no keys", file=COMMAND_LINE, key=key)
         node = child
     _forget(marks, tuple(parts))
     node[parts[-1]] = value
@@ -124,9 +116,7 @@ def apply_override(data: dict[str, Any], marks: dict[KeyPath, Mark], override: s
     marks[tuple(parts)] = mark
 
 
-def _read_merged(
-    path: Path, stack: tuple[Path, ...], files: list[Path]
-) -> tuple[dict[str, Any], dict[KeyPath, Mark]]:
+def _read_merged(path: Path, stack: tuple[Path, ...], files: list[Path]) -> tuple[dict[str, Any], dict[KeyPath, Mark]]:
     resolved = path.resolve()
     if resolved in stack:
         chain = " -> ".join(item.name for item in (*stack[stack.index(resolved) :], resolved))
@@ -190,9 +180,7 @@ def _read_text(path: Path) -> str:
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError("is not a regular file", file=str(path))
         if status.st_size > MAX_BYTES:
-            raise ConfigError(
-                f"is {status.st_size} bytes long; a configuration may have {MAX_BYTES}", file=str(path)
-            )
+            raise ConfigError(f"is {status.st_size} bytes long; a configuration may have {MAX_BYTES}", file=str(path))
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError("does not exist", file=str(path)) from error

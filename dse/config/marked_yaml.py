@@ -88,8 +88,9 @@ def _check_events(text: str, file: str) -> None:
     """Refuse tags and deep nesting on the event stream, before the composer recurses into it."""
     depth = 0
     for event in yaml.parse(text, Loader=_CoreLoader):
-        if getattr(event, "tag", None) is not None:
-            raise ConfigError(f"tag {event.tag!r} is not supported", file=file, line=_line(event))
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise ConfigError(f"tag {tag!r} is not supported", file=file, line=_line(event))
         if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             depth += 1
             if depth > MAX_DEPTH:
@@ -110,9 +111,7 @@ class _Builder:
         # a key's own line is set by the mapping around it and reads better than its value's
         self.marks.setdefault(path, Mark(self.file, line))
         if len(self.marks) > MAX_VALUES:
-            raise ConfigError(
-                f"holds more than {MAX_VALUES} values once anchors are expanded", file=self.file
-            )
+            raise ConfigError(f"holds more than {MAX_VALUES} values once anchors are expanded", file=self.file)
         if len(path) > MAX_DEPTH:
             raise ConfigError(f"is nested deeper than {MAX_DEPTH}", file=self.file, line=line)
         if isinstance(node, yaml.MappingNode):
@@ -128,17 +127,11 @@ class _Builder:
             line = _line(key_node)
             key = self._scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
-                shown = (
-                    getattr(key_node, "value", "")
-                    if isinstance(key_node, yaml.ScalarNode)
-                    else "a collection"
-                )
+                shown = getattr(key_node, "value", "") if isinstance(key_node, yaml.ScalarNode) else "a collection"
                 raise ConfigError(f"a key must be a word, not {shown}", file=self.file, line=line)
             if key in result:
                 first = self.marks[(*path, key)].line
-                raise ConfigError(
-                    f"is given twice (first on line {first})", file=self.file, line=line, key=key
-                )
+                raise ConfigError(f"is given twice (first on line {first})", file=self.file, line=line, key=key)
             self.marks[(*path, key)] = Mark(self.file, line)
             result[key] = self.build(value_node, (*path, key))
         return result

@@ -50,9 +50,7 @@ class WorkloadConfig(ConfigModel):
     """The network to accelerate."""
 
     model: str = Field(min_length=1, description="zoo:NAME, or a file path relative to this configuration")
-    dims: dict[str, int] = Field(
-        default_factory=dict, description="values of the model's symbolic dimensions"
-    )
+    dims: dict[str, int] = Field(default_factory=dict, description="values of the model's symbolic dimensions")
     calibration: CalibrationConfig = CalibrationConfig()
 
     @field_validator("dims")
@@ -68,9 +66,7 @@ class AcceleratorConfig(ConfigModel):
     """The accelerator a search starts from: family, preset and the parameters that differ from it."""
 
     family: str = Field(min_length=1, description="accelerator family, see `dse list accelerators`")
-    preset: str | None = Field(
-        None, description="named design of the family to start from, see `dse list presets`"
-    )
+    preset: str | None = Field(None, description="named design of the family to start from, see `dse list presets`")
     hardware: dict[str, Any] = Field(default_factory=dict, description="hardware parameters of the family")
     decisions: dict[str, Any] = Field(default_factory=dict, description="compiler decisions of the family")
 
@@ -132,9 +128,7 @@ class SearchConfig(ConfigModel):
         default_factory=list, description="such as 'rows * columns <= 64' or 'area_mm2 <= 2.5'"
     )
     trials: int = Field(400, ge=1, le=1_000_000, description="designs to propose")
-    batch: int = Field(
-        20, ge=1, le=10_000, description="designs per ask/tell round; part of the result, not of speed"
-    )
+    batch: int = Field(20, ge=1, le=10_000, description="designs per ask/tell round; part of the result, not of speed")
     sampler: Sampler = Field("auto", description="auto: nsga2 from 1000 trials on, tpe below")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the search")
 
@@ -185,9 +179,7 @@ class EmitConfig(ConfigModel):
     """What becomes hardware once the search is over."""
 
     winners: int = Field(3, ge=0, le=100, description="designs of the Pareto set to emit as Verilog")
-    verify: bool = Field(
-        True, description="run the emitted RTL on layer tiles against reference and prediction"
-    )
+    verify: bool = Field(True, description="run the emitted RTL on layer tiles against reference and prediction")
     cover: list[str] = Field(
         default_factory=list,
         description="hardware parameters of which every value on the front shall have a winner",

@@ -72,9 +72,7 @@ def validate_hardware(model: type[Model], data: Mapping[str, Any], marks: Marks,
     return validate(model, dict(data), marks, prefix)
 
 
-def validate_choices(
-    model: type[BaseModel], knob: str, choices: Sequence[Any], marks: Marks, prefix: KeyPath
-) -> None:
+def validate_choices(model: type[BaseModel], knob: str, choices: Sequence[Any], marks: Marks, prefix: KeyPath) -> None:
     """Check every choice of a searched hardware parameter against its field in `model`.
 
     Parameters
@@ -93,9 +91,7 @@ def validate_choices(
         raise at(prefix, marks, f"is not a parameter of {model.__name__}{nearest(name, model.model_fields)}")
     for index, choice in enumerate(choices):
         try:
-            model.__pydantic_validator__.validate_assignment(
-                model.model_construct(), name, choice, strict=True
-            )
+            model.__pydantic_validator__.validate_assignment(model.model_construct(), name, choice, strict=True)
         except ValidationError as error:
             finding = next((item for item in error.errors() if item["loc"][:1] == (name,)), None)
             if finding is None or finding["type"] == "frozen_instance":
@@ -158,11 +154,7 @@ def _sentence(model: type[BaseModel], finding: ErrorDetails) -> str:
 
 def _shown(value: Any) -> str:
     """A value as it would be written, cut to a readable length."""
-    text = (
-        json.dumps(value, ensure_ascii=False)
-        if isinstance(value, (bool, dict, list, type(None)))
-        else repr(value)
-    )
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, (bool, dict, list, type(None))) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -170,21 +162,21 @@ def _fields_at(model: type[BaseModel], location: Sequence[str | int]) -> list[st
     """Keys that are valid at `location` inside `model`."""
     annotation: Any = model
     for part in location:
-        inner = _model_in(annotation)
+        inner = model_in(annotation)
         if inner is not None and part in inner.model_fields:
             annotation = inner.model_fields[str(part)].annotation
         elif get_origin(annotation) is dict:
             annotation = get_args(annotation)[1]
         elif part == "range":  # the branch of `Choices`
             annotation = RangeConfig
-    inner = _model_in(annotation)
+    inner = model_in(annotation)
     return list(inner.model_fields) if inner is not None else []
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def model_in(annotation: Any) -> type[BaseModel] | None:
     """The model in an annotation such as `SearchConfig | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) is dict:
         return None
-    return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)
+    return next((found for part in get_args(annotation) if (found := model_in(part)) is not None), None)

@@ -38,9 +38,10 @@ def load(group: str, name: str) -> Any:
         kind = "accelerator family" if group == BACKENDS else "front end"
         raise UsageError(f"{name!r} is not a known {kind}{nearest(name, points)}")
     try:
-        return points[name].load()()
-    except ImportError as error:
+        plugin = points[name].load()
+    except (ImportError, AttributeError) as error:  # AttributeError: the module lacks the class it registered
         raise UsageError(f"plug-in {name!r} ({points[name].value}) cannot be imported: {error}") from error
+    return plugin()
 
 
 def provenance(group: str, name: str) -> str:

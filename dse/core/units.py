@@ -21,11 +21,7 @@ def si(value: float, unit: str, digits: int = 4) -> str:
         scaled = value / factor
         # the comparison uses the rounded value: 999.99 k must become 1 M
         if abs(float(f"{scaled:.{digits}g}")) >= 1:
-            return (
-                f"{scaled:.{digits}g} {prefix}{unit}"
-                if abs(scaled) < 10**digits
-                else f"{scaled:.0f} {prefix}{unit}"
-            )
+            return f"{scaled:.{digits}g} {prefix}{unit}" if abs(scaled) < 10**digits else f"{scaled:.0f} {prefix}{unit}"
     return f"{value:.{digits}g} {unit}"
 
 

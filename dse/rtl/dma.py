@@ -1,8 +1,8 @@
 """DMA engines: LOAD (memory -> scratchpads) and STORE (output buffer -> memory), one beat a cycle.
 
-A transfer is n0 x n1 x n2 runs of `run_bytes` bytes, each between consecutive bytes of memory and one scratchpad
-word, cut into beats of the memory port's width. Addresses advance by additions only. Requests and responses are
-counted apart, so any latency and any back-pressure of the port is borne.
+A transfer is n0 x n1 x n2 runs of `run_bytes` bytes, each between consecutive bytes of memory and one
+scratchpad word, cut into beats of the memory port's width. Addresses advance by additions only. Requests and
+responses are counted apart, so any latency and any back-pressure of the port is borne.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LOADABLE = (MemoryId.ACTIVATION, MemoryId.WEIGHT, MemoryId.PARAMETER, MemoryId.R
 
 @dataclass(frozen=True)
 class Lane:
-    """One address that walks with the runs: its width, its strides per level, whether it moves within a run."""
+    """One address that walks with the runs: its width, its stride fields, whether it moves within a run."""
 
     name: str
     bits: int
@@ -241,8 +241,8 @@ def _rotate_bytes(beat: Value, place: Value, beat_bytes: int) -> Value:
 class StoreEngine(wiring.Component):
     """Executes STORE.
 
-    Reads the output buffer once a beat; a FIFO with credits stands between the rigid read and the port. `done`
-    follows the last acknowledgement: e - s = beats + latency + 4 on a port that is always ready.
+    Reads the output buffer once a beat; a FIFO with credits stands between the rigid read and the port.
+    `done` follows the last acknowledgement: e - s = beats + latency + 4 on a port that is always ready.
 
     Members
     -------

@@ -9,7 +9,7 @@ from dse.program.tile.isa import Opcode
 
 
 def descriptor_field(descriptor: Value, opcode: Opcode, name: str) -> Value:
-    """The bits of one field of a 512-bit descriptor, as an unsigned value or, if the field is signed, a signed one.
+    """The bits of one field of a 512-bit descriptor, a signed value if the field is signed.
 
     Raises
     ------

@@ -21,9 +21,10 @@ from dse.program.tile.encode import encode_descriptor
 from dse.program.tile.isa import ENGINES, Descriptor
 from dse.program.tile.program import Machine, TileStep
 from dse.program.tile.timing import ISSUE_CYCLES, LOOP_CYCLES
+from dse.rtl.addresses import WORD_BITS
 from dse.rtl.machine import TileMachine
 from dse.rtl.semaphores import SLOTS
-from dse.rtl.sequencer import WORD_BITS, WORDS
+from dse.rtl.sequencer import WORDS
 
 ByteArray = npt.NDArray[np.uint8]
 #: One latency for all beats, or that of each beat in order (the last one goes on): a recorded trace, replayed.
@@ -89,9 +90,7 @@ class TileSimulation:
     def __init__(self, component: TileMachine, machine: Machine) -> None:
         self.component, self.machine = component, machine
         self._job: _Job | None = None
-        self._simulator = Simulator(component)
-        self._simulator.add_clock(CLOCK_SECONDS)
-        self._simulator.add_testbench(self._drive)
+        self._simulator: Simulator | None = None
 
     def run(
         self,
@@ -130,9 +129,13 @@ class TileSimulation:
             latencies=(latencies[0], latencies[1]),
             max_cycles=max_cycles,
         )
-        if self._job is not None:
-            self._simulator.reset()
         self._job = job
+        if self._simulator is None:
+            self._simulator = Simulator(self.component)
+            self._simulator.add_clock(CLOCK_SECONDS)
+            self._simulator.add_testbench(self._drive)
+        else:
+            self._simulator.reset()
         self._simulator.run()
         result = np.frombuffer(bytes(job.memory), dtype=np.uint8).reshape(memory.shape).copy()
         starts, ends = _task_times(job.events)
@@ -169,6 +172,7 @@ class TileSimulation:
         events_mask, done = (1 << 2 * len(ENGINES)) - 1, 1 << (2 * len(ENGINES) + 2)
         read, write = top.read, top.write
         sampled = (status, read.addr, write.addr, write.data, write.bytes)
+        all_engines = (1 << len(ENGINES)) - 1
         cycle = idle_since = busy = 0
         async for _, _, flags, *beat in ctx.tick().sample(*sampled):
             if cycle == 0:
@@ -180,7 +184,7 @@ class TileSimulation:
                 events = flags & events_mask
                 if events:
                     job.events.append((cycle, events))
-                    busy = (busy | events & 15) & ~(events >> 4)
+                    busy = (busy | events) & ~(events >> len(ENGINES)) & all_engines
                     idle_since = cycle
                 port.accept(cycle, flags >> 2 * len(ENGINES), *beat)
             port.answer(ctx, cycle + 1, read, write)

@@ -10,11 +10,12 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from dse.program.tile.isa import ENGINES, MemoryId
 from dse.program.tile.program import Machine
+from dse.rtl.addresses import WORD_BITS
 from dse.rtl.dma import LOADABLE, LoadEngine, StoreEngine
 from dse.rtl.interfaces import MemoryReadPort, MemoryWritePort
 from dse.rtl.memory import BankedScratchpad, Scratchpad
 from dse.rtl.semaphores import Semaphores
-from dse.rtl.sequencer import WORD_BITS, WORDS, Sequencer
+from dse.rtl.sequencer import WORDS, Sequencer
 from dse.rtl.vector import VectorEngine
 
 CYCLE_COUNTER_BITS = 32

@@ -1,4 +1,4 @@
-"""Scratchpad memories: two-cycle reads (memory, then output register), byte-enabled writes, banked accumulators."""
+"""Scratchpad memories: two-cycle reads (memory, then output register), write enables, banked accumulators."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Scratchpad(wiring.Component):
 class BankedScratchpad(wiring.Component):
     """The accumulator memory: two banks, its ping-pong halves, so that two readers work side by side.
 
-    Words below `words // 2` lie in the lower bank. Two reads of one bank in the same cycle are a program error:
-    the checker's duty; `matmul` then wins and `vector` receives its word.
+    Words below `words // 2` lie in the lower bank. Two reads of one bank in the same cycle are a program
+    error: the checker's duty; `matmul` then wins and `vector` receives its word.
 
     Parameters
     ----------
@@ -79,9 +79,7 @@ class BankedScratchpad(wiring.Component):
 
     def __init__(self, words: int, width: int) -> None:
         self.words, self.width, self.half = words, width, words // 2
-        super().__init__(
-            {"write": In(WritePort(width)), "matmul": In(ReadPort(width)), "vector": In(ReadPort(width))}
-        )
+        super().__init__({"write": In(WritePort(width)), "matmul": In(ReadPort(width)), "vector": In(ReadPort(width))})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()

@@ -76,7 +76,8 @@ module tb_$name;
   integer slot = 0;
   integer lane, stray_writes;
 
-  $name dut (
+  // escaped: the name may be a Verilog keyword
+  \\$name dut (
     .clk(clk), .rst(rst), .start(start), .done(done), .cycles(counted),
     .program__en(load_enable), .program__queue(load_queue),
     .program__addr(load_address), .program__data(load_data),

@@ -21,8 +21,23 @@ from dse.core.errors import DseError, UsageError, nearest
 _PASS = re.compile(r"^PASS cycles=(\d+) steps=(\d+)$", re.MULTILINE)
 _STEP = re.compile(r"^STEP (\S+) cycles=(\d+)$", re.MULTILINE)
 
-#: The C++ build dominates short runs: little optimisation, and its warnings are no one's here.
-_VERILATOR_FLAGS = ("--binary", "--timing", "-Wno-fatal", "-Wno-lint", "-Wno-style", "-CFLAGS", "-O1")
+#: The C++ build dominates short runs: little optimisation; emitted Verilog has no style to warn about.
+_VERILATOR_FLAGS = (
+    "--binary",
+    "--timing",
+    "-Wno-fatal",
+    "-Wno-lint",
+    "-Wno-style",
+    "-Wno-TIMESCALEMOD",
+    "-CFLAGS",
+    "-O1",
+    "-j",
+    "2",
+)
+
+#: The packaged Verilator was configured without a compiler: its makefile lacks what `--timing` (coroutines) and
+#: precompiled headers ask of GCC and Clang alike.
+_PACKAGED_MAKE = ("CFG_CXXFLAGS_STD=-std=c++20", "CFG_CXXFLAGS_PCH_I=-include", "CFG_LDLIBS_THREADS=-pthread")
 
 
 class SimulatorError(DseError):
@@ -31,11 +46,15 @@ class SimulatorError(DseError):
 
 @dataclass(frozen=True)
 class VerilogSimulator:
-    """A simulator that was found: `kind` is iverilog or verilator; `environment` is added to the process's."""
+    """A simulator that was found: `kind` is iverilog or verilator.
+
+    `environment` is added to the process's, `options` to its compile command.
+    """
 
     kind: str
     binary: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +96,8 @@ def _packaged_verilator() -> VerilogSimulator | None:
     binary = root / "bin" / "verilator_bin"
     if not binary.is_file():
         return None
-    return VerilogSimulator("verilator", str(binary), {"VERILATOR_ROOT": str(root)})
+    options = tuple(part for variable in _PACKAGED_MAKE for part in ("-MAKEFLAGS", variable))
+    return VerilogSimulator("verilator", str(binary), {"VERILATOR_ROOT": str(root)}, options)
 
 
 def _path_verilator() -> VerilogSimulator | None:
@@ -151,7 +171,7 @@ def _compile(
         command = [simulator.binary, "-g2012", "-s", top, "-o", str(build / "sim"), *files]
         run = ["vvp", "-n", str(build / "sim")]
     else:
-        options = [*_VERILATOR_FLAGS, "-j", "2", "--top-module", top, "--Mdir", str(build), "-o", "sim"]
+        options = [*_VERILATOR_FLAGS, *simulator.options, "--top-module", top, "--Mdir", str(build), "-o", "sim"]
         command, run = [simulator.binary, *options, *files], [str(build / "sim")]
     finished = _call(command, simulator, build, timeout_s)
     if finished.returncode != 0:

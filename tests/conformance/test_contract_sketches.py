@@ -123,7 +123,7 @@ class _GpuExecutable(Executable):
         return {op.outputs[0]: out}
 
     def task_graph(self, activity: Mapping[str, Any] | None = None) -> TaskGraph:
-        cycles = -(-self.hw.tile**2 * self.k // self.hw.macs_per_sm_cycle)
+        cycles = -(-(self.hw.tile**2) * self.k // self.hw.macs_per_sm_cycle)
         rows = [(i % self.hw.sms, 20, cycles) for i in range(len(self._tiles()))]
         return tasks([f"sm{i}" for i in range(self.hw.sms)], rows)
 
@@ -136,7 +136,9 @@ class _GpuExecutable(Executable):
         )  # fmt: skip
         peak = float(self.hw.sms * self.hw.macs_per_sm_cycle)
         energy = {"mac": float(executed), "leakage": 1.0}
-        return Metrics(timeline.level, timeline.total_cycles, 1000.0, energy, {"die": 1e6}, {"die": 1.0}, peak, (layer,))
+        return Metrics(
+            timeline.level, timeline.total_cycles, 1000.0, energy, {"die": 1e6}, {"die": 1.0}, peak, (layer,)
+        )
 
     def estimate(self) -> Metrics:
         return self.metrics(simulate_a(self.task_graph()))
@@ -210,7 +212,14 @@ class _SpikingExecutable(Executable):
                              0, 0, {})  # fmt: skip
         energy = {"synapse": float(events), "leakage": 1.0}
         return Metrics(
-            timeline.level, timeline.total_cycles, 100.0, energy, {"die": 1e6}, {"die": 1.0}, float(self.hw.cores), (layer,)
+            timeline.level,
+            timeline.total_cycles,
+            100.0,
+            energy,
+            {"die": 1e6},
+            {"die": 1.0},
+            float(self.hw.cores),
+            (layer,),
         )
 
     def estimate(self) -> Metrics:

@@ -14,7 +14,7 @@ from amaranth.sim import Simulator
 from tile_bench import (
     DURATION_FIELD,
     ENGINE_OPCODE,
-    Deadlock,
+    DeadlockError,
     FakeEngine,
     executed,
     expected_times,
@@ -198,7 +198,7 @@ def random_program(rng: random.Random, machine: Machine) -> dict[str, Sequence[D
             continue
         try:
             times = expected_times(queues, fake_durations(queues))
-        except Deadlock:
+        except DeadlockError:
             continue
         if times[2] < 1500:
             return queues

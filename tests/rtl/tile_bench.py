@@ -138,7 +138,7 @@ def amounts(descriptor: Descriptor, kind: str) -> list[tuple[int, int]]:
     return [(semaphore, amount) for semaphore, amount in slots if amount]
 
 
-class Deadlock(Exception):
+class DeadlockError(Exception):
     """The oracle found that no queue can go on, or that a semaphore overflows."""
 
 
@@ -176,12 +176,12 @@ def expected_times(
                     for semaphore, amount in amounts(tasks[engine][number][0], "signal"):
                         counts[semaphore] += amount
         if max(counts) > 255:
-            raise Deadlock(f"semaphore overflow in cycle {cycle}")
+            raise DeadlockError(f"semaphore overflow in cycle {cycle}")
         cycle += 1
         latest = max((end for engine in ENGINES for end in ends[engine]), default=0)
         if cycle > latest + ISSUE_CYCLES + 4 * LOOP_CYCLES + 2 and any(
             len(ends[engine]) < len(tasks[engine]) for engine in ENGINES
         ):
-            raise Deadlock(f"no task starts after cycle {latest}")
+            raise DeadlockError(f"no task starts after cycle {latest}")
     last = {engine: ends[engine][-1] if ends[engine] else 0 for engine in ENGINES}
     return starts, ends, max(last.values()) + FINAL_CYCLES

@@ -1,7 +1,7 @@
 """Cycles of a tile machine outside its compute engines: DMA transfers and the sequencing of descriptors.
 
-A cycle is one clock period. `start` of the machine is high in cycle 0; a task starts in the cycle s in which its
-engine sees `start` and ends in the cycle e in which the engine raises `done`; its duration is e - s. Then
+A cycle is one clock period. `start` of the machine is high in cycle 0; a task starts in the cycle s in which
+its engine sees `start` and ends in the cycle e in which the engine raises `done`; its duration is e - s. Then
 
     s     = max(e of the task before it in the queue + ISSUE_CYCLES + LOOP_CYCLES * LOOPs fetched in between,
                 e of every awaited signal + 1)
@@ -22,9 +22,9 @@ from dse.program.tile.program import Machine
 
 IntArray = npt.NDArray[np.int64]
 
-#: From a task's end to the earliest start of the next. The eight words of the descriptor stream in during cycles
-#: 0 to 7; the multiplier takes one of the 3 operands x 4 loop levels a cycle from cycle 4 to 15; a product passes
-#: two pipeline stages and the adder (16, 17, 18).
+#: From a task's end to the earliest start of the next. The eight words of the descriptor stream in during
+#: cycles 0 to 7; the multiplier takes one of the 3 operands x 4 loop levels a cycle from cycle 4 to 15; the last
+#: product is there in 17, added up in 18.
 ISSUE_CYCLES = 18
 
 #: From cycle 0 to the earliest start of a queue's first task: the machine's start acts as a task's end.
@@ -42,8 +42,8 @@ FINAL_CYCLES = 2
 #: LOAD, besides one cycle a beat and the memory's latency: the register between memory port and scratchpad.
 LOAD_PIPELINE_CYCLES = 1
 
-#: STORE, besides one cycle a beat and the memory's latency: two cycles of scratchpad read, the FIFO in front of
-#: the port and the register behind the acknowledgement.
+#: STORE, besides one cycle a beat and the memory's latency: two cycles of scratchpad read, the FIFO in front
+#: of the port and the register behind the acknowledgement.
 STORE_PIPELINE_CYCLES = 4
 
 

@@ -1,0 +1,380 @@
+"""Area, static power, clock limit and energy of a systolic design, out of `dse.tech` and the structure of the RTL.
+
+Dynamic energy is a sum over events, count times unit energy: `unit_energies` gives the units, so that anyone who
+can count accesses can check a total. Memories are those of `machine(hw)`: ping-pong memories are two one-port
+halves, accumulators are two halves that read and write in the same cycle.
+
+Gates of control are estimates from flip-flops and multipliers; the flip-flops are counted on the elaborated RTL.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+from accelerators.systolic.hardware import SystolicHardware, machine
+from dse.backend import HardwareCost
+from dse.core.errors import Violation
+from dse.program.tile.isa import DESCRIPTOR_BYTES, ENGINES, LOOP_DEPTH, SEMAPHORES, MemoryId
+from dse.tech import (
+    OperatingPoint,
+    SramCost,
+    add_pj,
+    control_gates,
+    dram_pj_per_byte,
+    hop_pj,
+    logic_area_um2,
+    logic_stage_ns,
+    max_clock_mhz,
+    multiply_pj,
+    operating_point,
+    pe_flip_flops,
+    pe_gates,
+    phy_area_um2,
+    phy_static_mw,
+    pipeline_gates,
+    requantizer_gates,
+    sram,
+    value,
+)
+
+ACTIVATION_BITS = 8
+ACCUMULATOR_BITS = 32
+MAX_WORDS = 1 << 16
+
+#: Flip-flops counted on the elaborated RTL of dse.rtl and accelerators.systolic.rtl (tests/unit/systolic/test_cost.py).
+SEQUENCER_FLIP_FLOPS = 840
+LOAD_FLIP_FLOPS, LOAD_FLIP_FLOPS_PER_BYTE = 384, 8
+STORE_FLIP_FLOPS = 416
+VECTOR_FLIP_FLOPS = 230
+#: Address generator and fold control of the matmul engine: an estimate.
+MATMUL_FLIP_FLOPS = 400
+#: Loop index times increment, the sequencer's one multiplier; evaluations per descriptor: three operands, all levels.
+_SEQUENCER_PRODUCT = (16, 24)
+_PRODUCTS_PER_DESCRIPTOR = 3 * LOOP_DEPTH
+_DESCRIPTOR_WORD_BITS = 64
+#: Byte alignment and port registers that a byte passes in the DMA.
+_DMA_HOPS = 2
+
+_COMPONENTS = {
+    MemoryId.ACTIVATION: "activation_spad",
+    MemoryId.WEIGHT: "weight_spad",
+    MemoryId.ACCUMULATOR: "accumulator",
+    MemoryId.OUTPUT: "output_buffer",
+    MemoryId.RESIDUAL: "residual_buffer",
+    MemoryId.PARAMETER: "parameter_memory",
+}
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """A vector lane: multiplier widths and flip-flops of its requantizer and, if any, of its residual add."""
+
+    product: tuple[int, int]
+    flip_flops: int
+    add_product: tuple[int, int] | None
+    add_flip_flops: int
+    lane_flip_flops: int  # both, and the delay lines between them
+
+
+_LANES = {
+    "q31": _Lane((32, 32), 527, (9, 24), 321, 953),
+    "ort": _Lane((25, 24), 713, None, 0, 713),
+}
+
+
+@dataclass(frozen=True)
+class EventCounts:
+    """What a step does: accesses in words of the memory, elements, bytes moved (beats x port width), descriptors.
+
+    `macs_executed` includes padding. Vector accesses count once per lane group, as the hardware makes them.
+    """
+
+    macs_executed: int = 0
+    activation_reads: int = 0
+    activation_writes: int = 0
+    weight_reads: int = 0
+    weight_writes: int = 0
+    accumulator_reads: int = 0
+    accumulator_writes: int = 0
+    output_reads: int = 0
+    output_writes: int = 0
+    residual_reads: int = 0
+    residual_writes: int = 0
+    parameter_reads: int = 0
+    parameter_writes: int = 0
+    requantized: int = 0
+    adds: int = 0
+    memory_read_bytes: int = 0
+    memory_write_bytes: int = 0
+    descriptors_fetched: int = 0
+
+
+def hardware_cost(hw: SystolicHardware) -> HardwareCost:
+    """Area, static power at the design's clock, and the fastest clock it could run at.
+
+    Static power is leakage by component, the PHY's standing power and the clock tree: the RTL gates no clock, so
+    every flip-flop costs in every cycle whether or not the array works.
+
+    Raises
+    ------
+    InfeasibleError: the clock is out of reach (`check_hardware` tells beforehand).
+    """
+    critical = critical_path_ns(hw)
+    point = operating_point(hw.clock_mhz, critical)
+    logic = _logic_area_um2(hw)
+    memories = _memories(hw)
+    bandwidth = 2 * hw.memory_gb_per_s  # read and write channel run at full rate side by side
+    area = {**logic, **{name: cost.area_um2 for name, cost in memories.items()}}
+    area["accumulator"] += _accumulate_adder_area_um2(hw)
+    area["memory_phy"] = phy_area_um2(hw.memory_standard, bandwidth)
+    static = {name: um2 * 1e-6 * value("logic_leakage") * point.leakage_scale for name, um2 in logic.items()}
+    static |= {name: cost.leakage_mw * point.leakage_scale for name, cost in memories.items()}
+    static["memory_phy"] = phy_static_mw(hw.memory_standard, bandwidth)
+    clock_pj = flip_flops(hw) * value("clock_pin_energy") * point.energy_scale
+    static["clock_tree"] = clock_pj * hw.clock_mhz * 1e-3
+    return HardwareCost(area, static, max_clock_mhz(critical))
+
+
+def critical_path_ns(hw: SystolicHardware) -> float:
+    """Longest register-to-register path at nominal supply: the slowest memory's access, or arithmetic.
+
+    Reads take two cycles, memory then output register, so that an access must fit into one.
+    """
+    slowest = max(cost.access_ns for cost in _memories(hw).values()) * value("sram_margin")
+    stages = (value("multiply_depth"), value("wide_multiply_depth"))
+    return max(slowest, *(logic_stage_ns(fo4) for fo4 in stages))
+
+
+def check_hardware(hw: SystolicHardware) -> list[Violation]:
+    """Limits a design breaks before it sees a network; empty when it can be built."""
+    violations = []
+    if hw.columns % hw.vector_lanes:
+        divisors = [d for d in range(1, hw.columns + 1) if hw.columns % d == 0]
+        best = min(divisors, key=lambda d: (abs(d - hw.vector_lanes), d))
+        hint = f"must divide {hw.columns} columns"
+        violations.append(Violation("vector_lanes", hw.vector_lanes, best, "lanes", hint))
+    width = hw.memory_bytes_per_cycle
+    if width & (width - 1):
+        best = min((1 << power for power in range(9)), key=lambda p: abs(p - width))
+        violations.append(Violation("memory_bytes_per_cycle", width, best, "bytes", "must be a power of two"))
+    violations += _memory_violations(hw)
+    limit = max_clock_mhz(critical_path_ns(hw))
+    if hw.clock_mhz > limit:
+        violations.append(Violation("clock_mhz", hw.clock_mhz, limit, "MHz", "smaller memories are faster"))
+    return violations
+
+
+def _memory_violations(hw: SystolicHardware) -> list[Violation]:
+    """Memories that addresses do not reach, that hold less than two words, or not one block of weights."""
+    target = machine(hw)
+    violations = []
+    asked = {
+        MemoryId.ACTIVATION: hw.activation_kib * 1024,
+        MemoryId.WEIGHT: hw.weight_kib * 1024,
+        MemoryId.ACCUMULATOR: hw.accumulator_kib * 1024,
+    }
+    for memory, component in _COMPONENTS.items():
+        words, size = target.words[memory], target.word_bytes[memory]
+        if words > MAX_WORDS:
+            hint = f"addresses have 16 bits, a word {size} bytes: at most {MAX_WORDS * size / 1024:g} KiB"
+            violations.append(Violation(f"{component} words", words, MAX_WORDS, "words", hint))
+        if asked.get(memory, math.inf) < 2 * size:
+            violations.append(Violation(f"{component} bytes", asked[memory], 2 * size, "bytes", "two words at least"))
+    if target.words[MemoryId.WEIGHT] < hw.rows:
+        have, hint = target.words[MemoryId.WEIGHT], "the array loads a word per row"
+        violations.append(Violation("weight_spad words", have, hw.rows, "words", hint))
+    return violations
+
+
+def energy(counts: EventCounts, hw: SystolicHardware) -> dict[str, float]:
+    """Dynamic energy by component in pJ; without leakage and clock tree, which `hardware_cost` gives as power.
+
+    Raises
+    ------
+    InfeasibleError: the clock is out of reach.
+    """
+    spent: dict[str, float] = {}
+    amounts = asdict(counts)
+    for event, parts in unit_parts(hw).items():
+        for component, unit in parts.items():
+            spent[component] = spent.get(component, 0.0) + amounts[event] * unit
+    return spent
+
+
+def unit_energies(hw: SystolicHardware) -> dict[str, float]:
+    """Energy in pJ of one event, by the name of its field in `EventCounts`: energy = sum of count * unit."""
+    return {event: math.fsum(parts.values()) for event, parts in unit_parts(hw).items()}
+
+
+@lru_cache(maxsize=4096)
+def unit_parts(hw: SystolicHardware) -> Mapping[str, Mapping[str, float]]:
+    """Energy in pJ of one event, by event and by the component that spends it, at the supply the clock needs.
+
+    Raises
+    ------
+    InfeasibleError: the clock is out of reach.
+    """
+    point = operating_point(hw.clock_mhz, critical_path_ns(hw))
+    on_chip = {**_array_events(hw), **_buffer_events(hw), **_vector_events(hw), **_control_events(hw)}
+    parts = {event: _scaled(units, point) for event, units in on_chip.items()}
+    for event in ("memory_read_bytes", "memory_write_bytes"):
+        # external memory has a supply of its own
+        parts[event] = {**parts[event], "memory": dram_pj_per_byte(hw.memory_standard)}
+    return parts
+
+
+def _scaled(units: Mapping[str, float], point: OperatingPoint) -> dict[str, float]:
+    return {component: pj * point.energy_scale for component, pj in units.items()}
+
+
+def partial_sum_bits(hw: SystolicHardware) -> int:
+    """Width of the sums inside the array: ws adds up `rows` products, os the whole reduction."""
+    if hw.dataflow == "os":
+        return ACCUMULATOR_BITS
+    return ACTIVATION_BITS + hw.weight_bits + math.ceil(math.log2(hw.rows))
+
+
+def _array_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
+    """Events inside the array; a MAC moves its operands and its sum on by one register."""
+    memories, sums = _memories(hw), partial_sum_bits(hw)
+    moved = ACTIVATION_BITS + (ACTIVATION_BITS + hw.weight_bits) + sums
+    column_skew, row_skew = (hw.columns - 1) / 2, (hw.rows - 1) / 2
+    if hw.dataflow == "ws":
+        into_rows, into_columns, out_of_array = row_skew, column_skew + 2, column_skew  # 2: shadow, active
+    else:
+        moved += hw.weight_bits
+        # a row passes the transposer's `rows` stages; results shift down half the column on average
+        into_rows, into_columns, out_of_array = row_skew + hw.rows, column_skew, column_skew + (hw.rows + 1) / 2
+    mac = multiply_pj(ACTIVATION_BITS, hw.weight_bits) + add_pj(sums) + hop_pj(moved)
+    accumulator = memories["accumulator"]
+    return {
+        "macs_executed": {"pe_array": mac},
+        "activation_reads": {
+            "activation_spad": memories["activation_spad"].read_pj,
+            "pe_array": hop_pj(hw.rows * ACTIVATION_BITS * into_rows),
+        },
+        "weight_reads": {
+            "weight_spad": memories["weight_spad"].read_pj,
+            "pe_array": hop_pj(hw.columns * hw.weight_bits * into_columns),
+        },
+        "accumulator_writes": {
+            "accumulator": accumulator.write_pj + hw.columns * add_pj(ACCUMULATOR_BITS),
+            "pe_array": hop_pj(hw.columns * sums * out_of_array),
+        },
+    }
+
+
+def _buffer_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
+    """Accesses that are nothing but a memory's."""
+    memories = _memories(hw)
+    # the vector unit writes one lane group: only the macros that hold it are driven
+    macros = math.ceil(8 * hw.columns / 64)
+    written = min(macros, math.ceil(8 * hw.vector_lanes / 64)) / macros
+    return {
+        "activation_writes": {"activation_spad": memories["activation_spad"].write_pj},
+        "weight_writes": {"weight_spad": memories["weight_spad"].write_pj},
+        "accumulator_reads": {"accumulator": memories["accumulator"].read_pj},
+        "output_reads": {"output_buffer": memories["output_buffer"].read_pj},
+        "output_writes": {"output_buffer": memories["output_buffer"].write_pj * written},
+        "residual_reads": {"residual_buffer": memories["residual_buffer"].read_pj},
+        "residual_writes": {"residual_buffer": memories["residual_buffer"].write_pj},
+        "parameter_reads": {"parameter_memory": memories["parameter_memory"].read_pj},
+        "parameter_writes": {"parameter_memory": memories["parameter_memory"].write_pj},
+    }
+
+
+def _vector_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
+    lane = _LANES[hw.requantize]
+    add = 2 * multiply_pj(*lane.add_product) + hop_pj(lane.add_flip_flops) if lane.add_product else 0.0
+    return {
+        "requantized": {"vector_unit": multiply_pj(*lane.product) + hop_pj(lane.flip_flops)},
+        "adds": {"vector_unit": add},
+    }
+
+
+def _control_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
+    fetches = 8 * DESCRIPTOR_BYTES / _DESCRIPTOR_WORD_BITS
+    product = _PRODUCTS_PER_DESCRIPTOR * multiply_pj(*_SEQUENCER_PRODUCT)
+    per_queue = _descriptor_memory(hw)
+    moved = {"dma": hop_pj(8 * _DMA_HOPS)}
+    return {
+        "descriptors_fetched": {
+            "descriptor_memory": fetches * per_queue.read_pj,
+            "sequencers": hop_pj(8 * DESCRIPTOR_BYTES) + product,
+        },
+        "memory_read_bytes": moved,
+        "memory_write_bytes": moved,
+    }
+
+
+@lru_cache(maxsize=4096)
+def _memories(hw: SystolicHardware) -> Mapping[str, SramCost]:
+    """Price of every memory by component; descriptor memory is that of all queues."""
+    target = machine(hw)
+    costs = {}
+    for memory, component in _COMPONENTS.items():
+        size = target.word_bytes[memory]
+        costs[component] = sram(
+            target.words[memory] * size,
+            8 * size,
+            banks=1 if memory == MemoryId.PARAMETER else 2,
+            two_port=memory == MemoryId.ACCUMULATOR,
+        )
+    costs["descriptor_memory"] = sram(
+        len(ENGINES) * hw.descriptors * DESCRIPTOR_BYTES, _DESCRIPTOR_WORD_BITS, banks=len(ENGINES)
+    )
+    return costs
+
+
+def _descriptor_memory(hw: SystolicHardware) -> SramCost:
+    """The memory of one queue: each stands beside its own sequencer."""
+    return sram(hw.descriptors * DESCRIPTOR_BYTES, _DESCRIPTOR_WORD_BITS)
+
+
+def _skew_flip_flops(hw: SystolicHardware) -> int:
+    """Delay lines around the array: operands in, results out; os also transposes activations (two blocks)."""
+    rows, columns = hw.rows * (hw.rows - 1) // 2, hw.columns * (hw.columns - 1) // 2
+    transposer = 2 * hw.rows * hw.rows * ACTIVATION_BITS if hw.dataflow == "os" else 0
+    operands = rows * (ACTIVATION_BITS + 1) + columns * hw.weight_bits
+    return operands + columns * partial_sum_bits(hw) + transposer
+
+
+def _control_flip_flops(hw: SystolicHardware) -> dict[str, int]:
+    return {
+        "vector_unit": VECTOR_FLIP_FLOPS,
+        "sequencers": len(ENGINES) * SEQUENCER_FLIP_FLOPS + SEMAPHORES * 8 + MATMUL_FLIP_FLOPS,
+        "dma": LOAD_FLIP_FLOPS + LOAD_FLIP_FLOPS_PER_BYTE * hw.memory_bytes_per_cycle + STORE_FLIP_FLOPS,
+    }
+
+
+def flip_flops(hw: SystolicHardware) -> int:
+    """All flip-flops that the clock reaches, memories left out."""
+    pe = pe_flip_flops(hw.dataflow, ACTIVATION_BITS, hw.weight_bits, partial_sum_bits(hw))
+    lanes = hw.vector_lanes * _LANES[hw.requantize].lane_flip_flops
+    adder = hw.columns * ACCUMULATOR_BITS
+    return hw.pes * pe + _skew_flip_flops(hw) + lanes + adder + sum(_control_flip_flops(hw).values())
+
+
+def _logic_area_um2(hw: SystolicHardware) -> dict[str, float]:
+    """Placed area of logic by component."""
+    control = _control_flip_flops(hw)
+    lane = _LANES[hw.requantize]
+    product_bits = math.prod(lane.product) + (2 * math.prod(lane.add_product) if lane.add_product else 0)
+    lanes = hw.vector_lanes * requantizer_gates(product_bits, lane.lane_flip_flops)
+    multipliers = len(ENGINES) * math.prod(_SEQUENCER_PRODUCT)
+    pe = pe_gates(hw.dataflow, ACTIVATION_BITS, hw.weight_bits, partial_sum_bits(hw))
+    gates = {
+        "pe_array": hw.pes * pe + pipeline_gates(_skew_flip_flops(hw)),
+        "vector_unit": lanes + control_gates(control["vector_unit"]),
+        "sequencers": control_gates(control["sequencers"], multipliers),
+        "dma": control_gates(control["dma"]),
+    }
+    return {component: logic_area_um2(count) for component, count in gates.items()}
+
+
+def _accumulate_adder_area_um2(hw: SystolicHardware) -> float:
+    """The adders in front of the accumulator memory, a register behind each bit."""
+    return logic_area_um2(control_gates(hw.columns * ACCUMULATOR_BITS))

@@ -1,0 +1,254 @@
+"""`dse run`: load, quantize, search, confirm, emit, verify, report.
+
+Every stage is a function of the configuration: the folder's `trials.jsonl` only saves evaluations from being done
+twice. So any number of workers, and any number of kills and resumes, lead to the same `pareto.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dse.config.loader import LoadedConfig
+from dse.config.models import MAXIMISED
+from dse.core.progress import Reporter
+from dse.flow.finish import FinishedWinner, VerificationError, finish_winners, winner_name
+from dse.flow.folder import RunFolder, open_run_folder
+from dse.flow.identity import SCHEMA_VERSION, run_identity
+from dse.flow.stages import Prepared, prepare_run, quantize_all, require_feasible
+from dse.flow.trial_log import TrialLog, trial_row
+from dse.report import pareto_table, write_report
+from dse.search import SearchOutcome, Trial, Winner, choose_winners, evaluation_map, pareto_trials, search
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    simulated, feasible
+        Distinct designs that were compiled and estimated, and those of them that keep every limit.
+    pareto
+        Feasible trials that no other one beats in every objective, in trial order.
+    winners
+        Chosen from them, finished.
+    """
+
+    folder: Path
+    simulated: int
+    feasible: int
+    pareto: tuple[Trial, ...]
+    winners: tuple[FinishedWinner, ...]
+
+
+def run(
+    loaded: LoadedConfig, *, out: Path, resume: bool, jobs: int, seed: int | None, reporter: Reporter
+) -> RunResult:
+    """Carry out a configuration.
+
+    Parameters
+    ----------
+    out
+        Run folder (see `dse.flow.folder`).
+    resume
+        Go on with the run in `out`.
+    jobs
+        Worker processes; changes how long it takes and nothing else.
+    seed
+        Replaces the configuration's `search.seed`.
+
+    Raises
+    ------
+    NothingFeasibleError: no design keeps every limit (the trials stay in the folder).
+    RunFolderError: `out` cannot be used.
+    VerificationError: emitted hardware differs from what was predicted.
+    """
+    reporter.stage("load")
+    prepared = prepare_run(loaded, seed)
+    with open_run_folder(out, run_identity(prepared.config, prepared.graph), resume=resume) as folder:
+        _greet(folder, resume, reporter)
+        quantize_all(prepared, reporter)
+        outcome = _search(prepared, folder, jobs, reporter)
+        front = pareto_trials(outcome.trials, prepared.plan.objectives)
+        winners = _choose(prepared, front)
+        _write_pareto(prepared, folder, outcome, front, winners)
+        require_feasible(outcome.trials)
+        _show_pareto(prepared, outcome, front, winners, reporter)
+        finished = _finish(prepared, folder, winners, jobs, reporter)
+        reporter.stage("report")
+        document = _document(prepared, folder, outcome, front, winners, finished)
+        folder.write_json("winners.json", document["winners"])
+        report = write_report(document, folder.path, folder.write_text)
+        reporter.close()
+        reporter.message(f"report: {report}")
+    failed = [f"{item.name}: {', '.join(item.failed)}" for item in finished if item.failed]
+    if failed:
+        raise VerificationError(f"hardware differs from reference or prediction: {'; '.join(failed)}; see {report}")
+    feasible = sum(trial.evaluation.feasible for trial in outcome.trials)
+    return RunResult(folder.path, outcome.simulated, feasible, tuple(front), finished)
+
+
+def _greet(folder: RunFolder, resume: bool, reporter: Reporter) -> None:
+    if folder.interrupted and folder.resumed:
+        reporter.message(f"{folder.path}: {folder.interrupted} was cut off here; going on where it ended")
+    elif resume and not folder.resumed:
+        reporter.message(f"{folder.path}: nothing to resume, starting from the beginning")
+
+
+def _search(prepared: Prepared, folder: RunFolder, jobs: int, reporter: Reporter) -> SearchOutcome:
+    plan = prepared.plan
+    with TrialLog.open(folder.trials) as log:
+        if log.torn_bytes:
+            reporter.message(f"{log.path}: cut off {log.torn_bytes} bytes of a torn last line")
+        if log.known:
+            reporter.message(f"{log.path}: {len(log.known)} designs are known already")
+        reporter.stage("search", min(plan.trials, prepared.space.size))
+        counts = {"ok": 0, "infeasible": 0, "rejected": 0}
+
+        def on_batch(batch: Sequence[Trial]) -> None:
+            log.record(batch)
+            for trial in batch:
+                counts[trial.evaluation.status] += 1
+            steps = sum(trial.evaluation.status != "rejected" for trial in batch)
+            reporter.advance(steps, f"{counts['ok']} feasible, {counts['rejected']} rejected unseen")
+
+        with evaluation_map(prepared.evaluator, jobs) as evaluate:
+            return search(
+                prepared.space, prepared.evaluator, plan, evaluate=evaluate, known=log.known, on_batch=on_batch
+            )
+
+
+def _choose(prepared: Prepared, front: Sequence[Trial]) -> list[Winner]:
+    """Winners cover the configured parameters, or by default every unordered one, such as the dataflow."""
+    emit = prepared.config.emit
+    named = [name if "." in name else f"hardware.{name}" for name in emit.cover]
+    unordered = [
+        knob.name for knob in prepared.space.knobs if not knob.ordered and knob.name.startswith("hardware.")
+    ]
+    return choose_winners(front, prepared.plan.objectives, emit.winners, named or unordered)
+
+
+def _write_pareto(
+    prepared: Prepared, folder: RunFolder, outcome: SearchOutcome, front: Sequence[Trial], winners: Sequence[Winner]
+) -> None:
+    objectives = prepared.plan.objectives
+    rows = [trial_row(trial) for trial in front]
+    data = {
+        "schema": SCHEMA_VERSION,
+        "name": prepared.config.name,
+        "objectives": [{"name": name, "maximised": name in MAXIMISED} for name in objectives],
+        "constraints": [constraint.text for constraint in prepared.evaluator.constraints],
+        "counts": _counts(outcome),
+        "front": [{key: row[key] for key in ("trial", "digest", "values", "summary")} for row in rows],
+        "winners": [
+            {
+                "name": winner_name(place, winner),
+                "trial": winner.trial.number,
+                "digest": winner.trial.evaluation.digest,
+                "reason": winner.reason,
+            }
+            for place, winner in enumerate(winners)
+        ],
+    }
+    folder.write_json("pareto.json", data)
+    knobs = [knob.name for knob in prepared.space.knobs]
+    figures = [*objectives, *sorted(set(rows[0]["summary"]) - set(objectives))] if rows else list(objectives)
+    table = [
+        [row["trial"], row["digest"], *(row["values"][k] for k in knobs), *(row["summary"][f] for f in figures)]
+        for row in rows
+    ]
+    folder.write_csv("pareto.csv", ["trial", "digest", *knobs, *figures], table)
+
+
+def _show_pareto(
+    prepared: Prepared, outcome: SearchOutcome, front: Sequence[Trial], winners: Sequence[Winner], reporter: Reporter
+) -> None:
+    reporter.close()
+    title, columns, rows = pareto_table(front, winners, prepared.plan.objectives, prepared.space.knobs)
+    reporter.table(title, columns, rows)
+    counts = _counts(outcome)
+    reporter.message(
+        f"{counts['simulated']} distinct designs simulated, {counts['feasible']} feasible; "
+        f"{counts['rejected']} more rejected by analytic limits, {counts['repeats']} repeats"
+    )
+
+
+def _counts(outcome: SearchOutcome) -> dict[str, int]:
+    return {
+        "simulated": outcome.simulated,
+        "feasible": sum(trial.evaluation.feasible for trial in outcome.trials),
+        "rejected": len(outcome.trials) - outcome.simulated,
+        "repeats": outcome.repeats,
+    }
+
+
+def _finish(
+    prepared: Prepared, folder: RunFolder, winners: Sequence[Winner], jobs: int, reporter: Reporter
+) -> tuple[FinishedWinner, ...]:
+    reporter.stage("confirm, emit and verify", len(winners))
+    finished = []
+    for item in finish_winners(
+        winners,
+        prepared.evaluator,
+        folder.path / "rtl",
+        verify=prepared.config.emit.verify,
+        # an image that neither calibrated the network nor measured its accuracy
+        image_seed=prepared.config.workload.calibration.seed + 2,
+        jobs=jobs,
+    ):
+        for line in item.lines:
+            reporter.message(line)
+        reporter.advance()
+        finished.append(item)
+    return tuple(finished)
+
+
+def _document(
+    prepared: Prepared,
+    folder: RunFolder,
+    outcome: SearchOutcome,
+    front: Sequence[Trial],
+    winners: Sequence[Winner],
+    finished: Sequence[FinishedWinner],
+) -> dict[str, Any]:
+    """All that the report shows, as plain data."""
+    on_front = {trial.number for trial in front}
+    family = prepared.design.family
+    return {
+        "name": prepared.config.name,
+        "workload": prepared.config.workload.model,
+        "network": {"name": prepared.graph.name, "macs": prepared.graph.macs, "parameters": prepared.graph.parameters},
+        "family": {"name": family.name, "description": family.capabilities.description},
+        "exact": family.capabilities.exact,
+        "seed": prepared.plan.seed,
+        "identity": run_identity(prepared.config, prepared.graph)["versions"],
+        "objectives": [{"name": name, "maximised": name in MAXIMISED} for name in prepared.plan.objectives],
+        "constraints": [constraint.text for constraint in prepared.evaluator.constraints],
+        "counts": _counts(outcome),
+        "knobs": [{"name": knob.name, "choices": list(knob.choices)} for knob in prepared.space.knobs],
+        "designs": [
+            {**trial_row(trial), "front": trial.number in on_front}
+            for trial in outcome.trials
+            if trial.evaluation.summary
+        ],
+        "winners": [
+            {
+                "name": item.name,
+                "reason": winner.reason,
+                "trial": winner.trial.number,
+                "digest": winner.trial.evaluation.digest,
+                "values": dict(winner.trial.evaluation.values),
+                "hardware": item.hardware,
+                "metrics": item.metrics,
+                "cycles": {"A": item.cycles_a, "C": item.cycles_c},
+                "rtl": item.rtl,
+                "cases": list(item.cases),
+            }
+            for winner, item in zip(winners, finished, strict=True)
+        ],
+    }

@@ -1,0 +1,119 @@
+"""The first stages of a run: from a configuration to a search that can start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dse.compiler import prepare
+from dse.config.loader import LoadedConfig
+from dse.config.models import RunConfig, SearchConfig
+from dse.core.errors import EXIT_INFEASIBLE, DseError
+from dse.core.progress import Reporter
+from dse.flow.accelerator import Design, design_of
+from dse.flow.workload import load_workload
+from dse.ir import Graph
+from dse.search import Evaluator, QuantizedNetworks, SearchPlan, SearchSpace, Trial, build_space
+from dse.search.evaluate import parse_constraints
+from dse.search.networks import reachable_numerics
+
+#: Limits named when nothing is feasible.
+_LIMITS_SHOWN = 4
+
+
+class NothingFeasibleError(DseError):
+    """A search found no design that keeps every limit."""
+
+    exit_code = EXIT_INFEASIBLE
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start: configuration with its seed, the float network, the design it starts from."""
+
+    config: RunConfig
+    graph: Graph
+    design: Design
+    evaluator: Evaluator
+    plan: SearchPlan
+
+    @property
+    def space(self) -> SearchSpace:
+        return self.evaluator.space
+
+
+def prepare_run(loaded: LoadedConfig, seed: int | None) -> Prepared:
+    """Read the network, check the design and its space.
+
+    Parameters
+    ----------
+    seed
+        Replaces `search.seed`.
+
+    Raises
+    ------
+    ConfigError, UsageError, ModelError: the configuration or the network is wrong.
+    """
+    config = loaded.config
+    if seed is not None and config.search is not None:
+        config = config.model_copy(update={"search": config.search.model_copy(update={"seed": seed})})
+    design = design_of(config.accelerator, loaded.marks)
+    settings = config.search
+    # without a search, the design itself is the only point of the space
+    plan = _plan(settings or SearchConfig(trials=1, batch=1))
+    space = build_space(
+        design.family,
+        hardware=design.hw.model_dump(),
+        decisions=design.decisions.values,
+        choices=None if settings is None else {name: settings.choices(name) for name in settings.space},
+        marks=loaded.marks,
+    )
+    constraints = parse_constraints(design.family, settings.constraints if settings else (), loaded.marks)
+    graph = prepare(load_workload(config.workload.model, loaded.model_folder, config.workload.dims))
+    calibration = config.workload.calibration
+    networks = QuantizedNetworks(graph, calibration.images, calibration.seed)
+    return Prepared(config, graph, design, Evaluator(design.family, space, networks, constraints), plan)
+
+
+def quantize_all(prepared: Prepared, reporter: Reporter) -> None:
+    """Quantize the network for every arithmetic the space reaches, so that workers inherit it."""
+    needed = reachable_numerics(prepared.design.family, prepared.space)
+    reporter.stage("calibrate and quantize", len(needed))
+    for numerics in needed:
+        network = prepared.evaluator.networks.get(numerics)
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in sorted(network.accuracy.items()))
+        reporter.message(f"weights of {numerics.weight_bits} bit, {numerics.requantize}: {figures}")
+        reporter.advance()
+
+
+def require_feasible(trials: Sequence[Trial]) -> None:
+    """Nothing when some trial is feasible.
+
+    Raises
+    ------
+    NothingFeasibleError: none is; says which limits were broken most often and by how much at the closest.
+    """
+    if any(trial.evaluation.feasible for trial in trials):
+        return
+    excesses: dict[str, list[float]] = {}
+    for trial in trials:
+        for name, excess in trial.evaluation.violations.items():
+            excesses.setdefault(name, []).append(excess)
+    ranked = sorted(excesses, key=lambda name: (-len(excesses[name]), name))
+    parts = [
+        f"{name!r} was broken by {len(excesses[name])}, at the closest by {100 * min(excesses[name]):.3g} %"
+        for name in ranked[:_LIMITS_SHOWN]
+    ]
+    raise NothingFeasibleError(f"none of {len(trials)} designs keeps every limit: {'; '.join(parts)}")
+
+
+def described_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Knobs by their bare names, for people."""
+    return {name.partition(".")[2]: value for name, value in values.items()}
+
+
+def _plan(settings: SearchConfig) -> SearchPlan:
+    return SearchPlan(
+        tuple(settings.objectives), settings.trials, settings.batch, settings.sampler, settings.seed
+    )

@@ -1,0 +1,77 @@
+"""The quantized networks that the designs of one run execute: one for each arithmetic, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dse.backend import Accelerator, Numerics
+from dse.compiler import accuracy, calibration_images, quantize
+from dse.ir import Graph
+from dse.search.space import HARDWARE, SearchSpace
+
+#: Digits kept of a measured accuracy figure: below these, the order of a floating-point sum would show.
+ACCURACY_DECIMALS = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network in one arithmetic, and how well it does there, such as {"sqnr_db": 31.2}."""
+
+    graph: Graph
+    accuracy: Mapping[str, float]
+
+
+class Networks(Protocol):
+    """Gives the network that a design with the given arithmetic executes."""
+
+    def get(self, numerics: Numerics) -> Network:
+        """The network for `numerics`."""
+
+
+@dataclass
+class QuantizedNetworks:
+    """Quantizes a float network on demand; picklable, so that workers inherit what the parent has made.
+
+    Parameters
+    ----------
+    graph
+        Prepared float network, constants with data.
+    images, seed
+        Calibration set. Accuracy is measured on as many other images (seed + 1), since figures taken on the
+        calibration set would flatter.
+    """
+
+    graph: Graph
+    images: int
+    seed: int
+    _made: dict[Numerics, Network] = field(default_factory=dict)
+
+    def get(self, numerics: Numerics) -> Network:
+        """The network quantized for `numerics`, with its measured accuracy."""
+        if numerics not in self._made:
+            calibration = calibration_images(self.graph, self.images, self.seed)
+            test = calibration_images(self.graph, self.images, self.seed + 1)
+            quantized = quantize(self.graph, calibration, weight_bits=numerics.weight_bits)
+            measured = accuracy(self.graph, quantized, numerics.requantize, test)
+            rounded = {name: round(float(value), ACCURACY_DECIMALS) for name, value in measured.items()}
+            self._made[numerics] = Network(quantized, rounded)
+        return self._made[numerics]
+
+
+def reachable_numerics(family: Accelerator, space: SearchSpace) -> list[Numerics]:
+    """Every arithmetic that turning a single hardware knob of the first design leads to, in a stable order.
+
+    What only a combination of knobs reaches is made on demand later.
+    """
+    first = {knob.name: knob.choices[0] for knob in space.knobs}
+    points = [first]
+    for knob in space.knobs:
+        if knob.name.startswith(HARDWARE):
+            points += [{**first, knob.name: choice} for choice in knob.choices[1:]]
+    found: dict[Numerics, None] = {}
+    for point in points:
+        hw, _ = space.design(family, point)
+        found[family.numerics(hw)] = None
+    return sorted(found, key=repr)
