@@ -49,9 +49,7 @@ def systolic_arch(hw: SystolicHardware) -> Arch:
         node_nm=hw.node_nm,
         levels=(memory, *pads, register),
         axes=(rows, columns),
-        compute=Compute(
-            input_bits=ACTIVATION_BITS, weight_bits=hw.weight_bits, accumulator_bits=partial_sum_bits(hw)
-        ),
+        compute=Compute(input_bits=ACTIVATION_BITS, weight_bits=hw.weight_bits, accumulator_bits=partial_sum_bits(hw)),
     )
 
 

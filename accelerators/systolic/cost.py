@@ -298,11 +298,10 @@ def _vector_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
 def _control_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
     fetches = 8 * DESCRIPTOR_BYTES / _DESCRIPTOR_WORD_BITS
     product = _PRODUCTS_PER_DESCRIPTOR * multiply_pj(*_SEQUENCER_PRODUCT)
-    per_queue = _descriptor_memory(hw)
     moved = {"dma": hop_pj(8 * _DMA_HOPS)}
     return {
         "descriptors_fetched": {
-            "descriptor_memory": fetches * per_queue.read_pj,
+            "descriptor_memory": fetches * _memories(hw)["descriptor_memory"].read_pj,
             "sequencers": hop_pj(8 * DESCRIPTOR_BYTES) + product,
         },
         "memory_read_bytes": moved,
@@ -327,11 +326,6 @@ def _memories(hw: SystolicHardware) -> Mapping[str, SramCost]:
         len(ENGINES) * hw.descriptors * DESCRIPTOR_BYTES, _DESCRIPTOR_WORD_BITS, banks=len(ENGINES)
     )
     return costs
-
-
-def _descriptor_memory(hw: SystolicHardware) -> SramCost:
-    """The memory of one queue: each stands beside its own sequencer."""
-    return sram(hw.descriptors * DESCRIPTOR_BYTES, _DESCRIPTOR_WORD_BITS)
 
 
 def _skew_flip_flops(hw: SystolicHardware) -> int:

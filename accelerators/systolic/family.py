@@ -106,7 +106,7 @@ class SystolicAccelerator(Accelerator):
 def _presets() -> Mapping[str, Mapping[str, Any]]:
     folder = resources.files("accelerators.systolic") / "presets"
     return {
-        item.name.removesuffix(".yaml"): yaml.safe_load(item.read_text(encoding="utf-8"))
+        item.name.removesuffix(".yaml"): yaml.safe_load(item.read_text(encoding="utf-8"))["hardware"]
         for item in sorted(folder.iterdir(), key=lambda entry: entry.name)
         if item.name.endswith(".yaml")
     }

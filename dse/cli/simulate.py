@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("overrides", nargs=-1, metavar="[hardware.NAME=VALUE]...")
 @click.option(
     "--level",
-    type=click.Choice(["A", "C"], case_sensitive=False),
+    type=click.Choice(["A", "C"]),
     default="A",
     show_default=True,
     help="Timing level: A closed forms, C event by event.",

@@ -46,7 +46,7 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArra
     field = np.zeros(shape, np.float32)
     cells = 2
     while cells <= 2 * max(height, width):
-        coarse = rng.standard_normal((count, channels, cells, cells), np.float32) / cells
+        coarse = rng.standard_normal((count, channels, cells, cells), np.float32) / np.float32(cells)
         field += _enlarge(_enlarge(coarse, height, 2), width, 3)
         cells *= 2
     field /= field.std(axis=(1, 2, 3), keepdims=True) + np.float32(1e-6)

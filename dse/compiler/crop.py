@@ -37,9 +37,7 @@ class Tile:
     expected: Mapping[str, npt.NDArray[Any]]
 
 
-def crop_conv(
-    graph: Graph, conv: Op, add: Op | None, window: Window, values: Mapping[str, npt.NDArray[Any]]
-) -> Tile:
+def crop_conv(graph: Graph, conv: Op, add: Op | None, window: Window, values: Mapping[str, npt.NDArray[Any]]) -> Tile:
     """The tile `window` of a conv and the residual add behind it, if any.
 
     `values` holds the full network's tensors by name (batch of at least 1; the first image is taken).
@@ -103,9 +101,7 @@ def crop_gemm(graph: Graph, gemm: Op, values: Mapping[str, npt.NDArray[Any]]) ->
     return Tile(tile, {name: np.ascontiguousarray(data)}, {out: values[out][:1].reshape(1, -1)})
 
 
-def _under(
-    start: int, count: int, conv: Op, axis: int, size: int, kernel: int
-) -> tuple[slice, tuple[int, int]]:
+def _under(start: int, count: int, conv: Op, axis: int, size: int, kernel: int) -> tuple[slice, tuple[int, int]]:
     """Input positions under `count` outputs from `start` along an axis, and the padding that remains."""
     stride, dilation = conv.attributes["strides"][axis], conv.attributes["dilations"][axis]
     low = start * stride - conv.attributes["pads"][axis]

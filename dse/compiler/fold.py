@@ -124,9 +124,7 @@ def _bias_of(graph: Graph, tensors: dict[str, Tensor], layer: Op) -> npt.NDArray
     return np.zeros(graph[layer.outputs[0]].shape[1])
 
 
-def _with_bias(
-    graph: Graph, tensors: dict[str, Tensor], layer: Op, bias: npt.NDArray[np.float64]
-) -> tuple[Op, Tensor]:
+def _with_bias(graph: Graph, tensors: dict[str, Tensor], layer: Op, bias: npt.NDArray[np.float64]) -> tuple[Op, Tensor]:
     name = fresh_name({**graph.tensors, **tensors}, f"{layer.name}.bias")
     tensor = Tensor(name, bias.shape, data=bias.astype(np.float32))
     return replace(layer, inputs=(*layer.inputs[:2], name)), tensor
@@ -157,9 +155,7 @@ def _affine(graph: Graph, op: Op) -> tuple[npt.NDArray[np.float64], npt.NDArray[
     return factor, bias - mean * factor
 
 
-def _depthwise(
-    graph: Graph, op: Op, known: dict[str, Tensor], factor: npt.NDArray[np.float64]
-) -> tuple[Op, Tensor]:
+def _depthwise(graph: Graph, op: Op, known: dict[str, Tensor], factor: npt.NDArray[np.float64]) -> tuple[Op, Tensor]:
     shape = graph[op.inputs[0]].shape
     if len(shape) != 4:
         raise ModelError(

@@ -182,7 +182,7 @@ class EmitConfig(ConfigModel):
     verify: bool = Field(True, description="run the emitted RTL on layer tiles against reference and prediction")
     cover: list[str] = Field(
         default_factory=list,
-        description="hardware parameters of which every value on the front shall have a winner",
+        description="hardware parameters whose values shall all have a winner; empty = dataflow and its like",
     )
 
 

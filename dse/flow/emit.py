@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from dse.backend.protocol import RtlUnavailable
 from dse.core.errors import UsageError
 from dse.flow.accelerator import Design
+from dse.rtl.emit import machine_verilog
 
 
 def emit_design(design: Design, folder: Path) -> list[Path]:
@@ -18,17 +20,27 @@ def emit_design(design: Design, folder: Path) -> list[Path]:
     ------
     InfeasibleError: the design breaks a limit of its family.
     UsageError: the family emits no RTL for it; the reason is named.
+    DseError: there is no Yosys to convert with.
     """
     design.require_buildable()
     component = design.family.rtl(design.hw)
     name = design.family.name
     if isinstance(component, RtlUnavailable):
         raise UsageError(f"{name} emits no RTL for this design: {component.reason}")
-    # Amaranth takes a fifth of a second to import, and only families with RTL need it
-    from amaranth.back import verilog
+    return emit_component(design, component, folder)
 
-    text: str = verilog.convert(component, name=name)
+
+def emit_component(design: Design, component: Any, folder: Path) -> list[Path]:
+    """Write the files of `emit_design` for the component that `design.family.rtl` has made.
+
+    Raises
+    ------
+    DseError: there is no Yosys to convert with.
+    """
+    name = design.family.name
+    # before the conversion, which takes seconds: a folder that cannot be made is known at once
     folder.mkdir(parents=True, exist_ok=True)
+    text = machine_verilog(component, name)
     source, parameters = folder / f"{name}.v", folder / "design.yaml"
     source.write_text(text, encoding="utf-8")
     document = {"family": name, "hardware": design.hw.model_dump(mode="json")}

@@ -1,4 +1,4 @@
-"""What becomes of a winner: its time confirmed by level C, its hardware emitted, and verified on the network's layers."""
+"""What becomes of a winner: time confirmed by level C, hardware emitted and verified on layers of the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dse.backend import RtlUnavailable
 from dse.compiler import calibration_images
 from dse.core.errors import EXIT_BUG, DseError, InvariantError
 from dse.flow.accelerator import Design
-from dse.flow.emit import emit_design
+from dse.flow.emit import emit_component
 from dse.flow.verify import verify_winner
 from dse.ir import Graph
 from dse.ir.quantized import quantize_input
@@ -126,7 +126,7 @@ def finish_winner(task: FinishTask) -> FinishedWinner:
         rtl = component.reason
         lines.append(f"{task.name}: no hardware emitted: {rtl}")
     else:
-        emit_design(Design(family, hw, decisions), task.folder)
+        emit_component(Design(family, hw, decisions), component, task.folder)
         if task.verify:
             values = reference_values(graph, numerics.requantize, task.image_seed)
             cases = verify_winner(family, executable, values, task.folder, lines.append)

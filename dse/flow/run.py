@@ -46,9 +46,7 @@ class RunResult:
     winners: tuple[FinishedWinner, ...]
 
 
-def run(
-    loaded: LoadedConfig, *, out: Path, resume: bool, jobs: int, seed: int | None, reporter: Reporter
-) -> RunResult:
+def run(loaded: LoadedConfig, *, out: Path, resume: bool, jobs: int, seed: int | None, reporter: Reporter) -> RunResult:
     """Carry out a configuration.
 
     Parameters
@@ -127,9 +125,7 @@ def _choose(prepared: Prepared, front: Sequence[Trial]) -> list[Winner]:
     """Winners cover the configured parameters, or by default every unordered one, such as the dataflow."""
     emit = prepared.config.emit
     named = [name if "." in name else f"hardware.{name}" for name in emit.cover]
-    unordered = [
-        knob.name for knob in prepared.space.knobs if not knob.ordered and knob.name.startswith("hardware.")
-    ]
+    unordered = [knob.name for knob in prepared.space.knobs if not knob.ordered and knob.name.startswith("hardware.")]
     return choose_winners(front, prepared.plan.objectives, emit.winners, named or unordered)
 
 
@@ -243,6 +239,7 @@ def _document(
                 "trial": winner.trial.number,
                 "digest": winner.trial.evaluation.digest,
                 "values": dict(winner.trial.evaluation.values),
+                "summary": dict(winner.trial.evaluation.summary),
                 "hardware": item.hardware,
                 "metrics": item.metrics,
                 "cycles": {"A": item.cycles_a, "C": item.cycles_c},

@@ -114,6 +114,4 @@ def described_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plan(settings: SearchConfig) -> SearchPlan:
-    return SearchPlan(
-        tuple(settings.objectives), settings.trials, settings.batch, settings.sampler, settings.seed
-    )
+    return SearchPlan(tuple(settings.objectives), settings.trials, settings.batch, settings.sampler, settings.seed)

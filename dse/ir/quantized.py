@@ -45,7 +45,7 @@ def quantize_array(values: npt.ArrayLike, quantization: Quantization) -> npt.NDA
     """Real values -> int8, as onnxruntime's QuantizeLinear: rne(x / scale) + zero point, saturated (per tensor)."""
     # divided in float32, the type QuantizeLinear divides in
     scaled = np.rint(np.asarray(values, np.float32) / scalar_scale(quantization))
-    return np.clip(scaled + quantization.zero_point, INT8_MIN, INT8_MAX).astype(np.int8)
+    return np.asarray(np.clip(scaled + quantization.zero_point, INT8_MIN, INT8_MAX), np.int8)
 
 
 def dequantize(values: npt.NDArray[Any], quantization: Quantization) -> npt.NDArray[np.float32]:

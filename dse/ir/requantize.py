@@ -66,7 +66,7 @@ def _round_shift_even(value: IntArray, shift: IntArray) -> IntArray:
     rest = value - (quotient << shift)
     half = np.where(shift > 0, one << np.maximum(shift - 1, 0), one)
     up = (shift > 0) & ((rest > half) | ((rest == half) & ((quotient & 1) == 1)))
-    return quotient + up
+    return np.asarray(quotient + up, np.int64)
 
 
 def scale_accumulator(acc: IntArray, multiplier: IntArray, shift: IntArray, mode: str) -> IntArray:
@@ -96,7 +96,7 @@ def requantize(
     acc: IntArray, multiplier: IntArray, shift: IntArray, zero_point: int, low: int, high: int, mode: str
 ) -> npt.NDArray[np.int8]:
     """int32 accumulators (bias included) -> int8 values in [low, high]; shapes broadcast."""
-    return np.clip(scale_accumulator(acc, multiplier, shift, mode) + zero_point, low, high).astype(np.int8)
+    return np.asarray(np.clip(scale_accumulator(acc, multiplier, shift, mode) + zero_point, low, high), np.int8)
 
 
 def encode_add(scale_a: float, scale_b: float, scale_out: float) -> tuple[int, int, int]:
@@ -126,7 +126,7 @@ def add_q31(
     """Residual add in `q31`: both inputs times integer multipliers, summed, rounded once half up."""
     multiplier_a, multiplier_b, shift = multipliers
     total = (a.astype(np.int64) - zero_a) * multiplier_a + (b.astype(np.int64) - zero_b) * multiplier_b
-    return np.clip(((total + (1 << (shift - 1))) >> shift) + zero_out, low, high).astype(np.int8)
+    return np.asarray(np.clip(((total + (1 << (shift - 1))) >> shift) + zero_out, low, high), np.int8)
 
 
 def add_ort(
@@ -153,4 +153,4 @@ def add_ort(
 
     fix = f32(f32(zero_out) - fma(ratio_a, f32(zero_a), f32(ratio_b * f32(zero_b))))
     value = fma(ratio_a, a.astype(f32), fma(ratio_b, b.astype(f32), fix))
-    return np.clip(np.rint(value), -128, 127).astype(np.int8)
+    return np.asarray(np.clip(np.rint(value), -128, 127), np.int8)

@@ -213,14 +213,14 @@ class RequantizeOrt(RequantizeLane):
     The magnitude is normalised to a leading one at bit 31 and rounded to 24 bits, so that the product with
     the 24-bit mantissa has its leading one at bit 46 or 47 and needs no second zero count. With p the leading
     one's position in the magnitude and `rounded` the 24-bit product, the value is rounded * 2**-right with
-    right = shift - p - (1 if the product reached bit 47). Shifts outside 14..25 leave only the extremes.
+    right = shift - p - (1 if the product reached bit 47). Shifts outside 14..24 leave only the extremes.
     """
 
     latency = 15
 
-    #: right shifts below this give at least 2**10, above the next at most one half, a tie to even zero
+    #: right shifts below this leave at least 2**10; above the next at most one half, which is even zero
     _SATURATING_BELOW = 14
-    _ZERO_ABOVE = 25
+    _ZERO_ABOVE = 24
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -13,6 +13,8 @@ from dse.search.space import HARDWARE, SearchSpace
 
 #: Digits kept of a measured accuracy figure: below these, the order of a floating-point sum would show.
 ACCURACY_DECIMALS = 6
+#: Stands for a figure without bound: the ratio of a signal to no noise at all. Beyond what 32 bits could resolve.
+ACCURACY_CEILING = 300.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ class QuantizedNetworks:
             test = calibration_images(self.graph, self.images, self.seed + 1)
             quantized = quantize(self.graph, calibration, weight_bits=numerics.weight_bits)
             measured = accuracy(self.graph, quantized, numerics.requantize, test)
-            rounded = {name: round(float(value), ACCURACY_DECIMALS) for name, value in measured.items()}
+            rounded = {name: round(min(value, ACCURACY_CEILING), ACCURACY_DECIMALS) for name, value in measured.items()}
             self._made[numerics] = Network(quantized, rounded)
         return self._made[numerics]
 

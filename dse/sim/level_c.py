@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import simpy
+from simpy.events import EventPriority
+from simpy.resources.resource import Request
 
 from dse.program.taskgraph import TaskGraph, Timeline
 from dse.sim.wellformed import check_graph, deadlock
@@ -18,7 +20,7 @@ from dse.sim.wellformed import check_graph, deadlock
 Process = Generator[simpy.Event, Any, None]
 
 #: SimPy runs events of a cycle by priority (1 is normal): arbitration comes after all else of its cycle.
-_LAST_IN_CYCLE = 2
+_LAST_IN_CYCLE = EventPriority(2)
 
 
 class _Semaphore:
@@ -63,7 +65,7 @@ class _SharedResource:
         yield request
         grant.succeed(request)
 
-    def release(self, request: simpy.Event) -> None:
+    def release(self, request: Request) -> None:
         self._resource.release(request)
 
 

@@ -197,6 +197,8 @@ def _voltage_constants() -> list[Constant]:
     terms = [("delay", power, c) for power, c in zip((3, 2, 1, 0), fit.delay, strict=True)]
     terms += [("energy", power, c) for power, c in zip((2, 1, 0), fit.energy, strict=True)]
     return [
-        Constant(f"{kind}_per_vdd{power}", c, f"relative/V^{power}", 45, f"{kind} polynomial, {fit.device}", "S", source)
+        Constant(
+            f"{kind}_per_vdd{power}", c, f"relative/V^{power}", 45, f"{kind} polynomial, {fit.device}", "S", source
+        )
         for kind, power, c in terms
     ]

@@ -120,7 +120,7 @@ class ReadModel:
 
     def __init__(self, port: Any, width: int, word: Callable[[int], int], noise: np.random.Generator) -> None:
         self.port, self.width, self.word, self.noise = port, width, word, noise
-        self.coming: deque[int] = deque([0] * READ_LATENCY)
+        self.coming: deque[int] = deque([0] * (READ_LATENCY - 1))
         self.reads = 0
 
     def drive(self, ctx: Any) -> None:

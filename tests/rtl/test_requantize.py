@@ -162,6 +162,45 @@ def test_every_shift_equals_reference_for_every_magnitude(mode: str, lane: type)
     assert [c for c in zip(acc, multiplier, shift, got, expected, strict=True) if c[3] != c[4]] == []
 
 
+def double_rounding_cases() -> tuple[IntArray, IntArray, IntArray]:
+    """Operands of `ort` whose first or second rounding to 24 bits decides on which side of k + 1/2 the last one is.
+
+    q is k + 1/2 as a 24-bit mantissa. Sums just around q test the first rounding, multiplied by a power of two;
+    products just around q, split into two factors, the second.
+    """
+    divisors = np.arange(3, 1 << 13, 2)
+    rows: list[tuple[int, int, int]] = []
+    for k in range(127):
+        room = 24 - (2 * k + 1).bit_length()
+        q = (2 * k + 1) << room
+        # in units of 1/8 of q's last place: ties of the mantissas at and below q, and one step beside each
+        for eighths in (-5, -4, -3, 3, 4, 5):
+            rows.append((8 * q + eighths, 1 << 23, 23 + room + 4))
+        for extra, offset in ((1, 1), (1, -1), (2, 1), (2, 3), (2, -1), (2, -3)):
+            product = (q << extra) + offset
+            for b in divisors[product % divisors == 0].tolist():
+                for factor in (b, product // b):
+                    lift = 24 - factor.bit_length()
+                    if lift >= 0 and (product // factor).bit_length() <= 24:
+                        rows.append((product // factor, factor << lift, room + extra + 1 + lift))
+    acc, multiplier, shift = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    sign = np.where(np.arange(len(acc)) % 3 == 0, -1, 1)
+    return acc * sign, multiplier, shift
+
+
+def test_ort_lane_rounds_to_24_bits_twice_as_float32_does() -> None:
+    acc, multiplier, shift = double_rounding_cases()
+    columns = {"acc": acc, "bias": np.zeros_like(acc), "multiplier": multiplier, "shift": shift}
+    got = stream_through(RequantizeOrt(), columns, {"zero_point": 0, "low": -128, "high": 127})
+    scale = np.ldexp(multiplier.astype(np.float32), -shift)
+    in_float32 = np.clip(np.rint(acc.astype(np.float32) * scale), -128, 127)
+    assert np.array_equal(got, in_float32.astype(np.int64))
+    assert np.array_equal(got, requantize(acc, multiplier, shift, 0, -128, 127, "ort"))
+    # the cases bite: rounding once, without the 24-bit steps, gives other values
+    exact = acc.astype(np.float64) * multiplier.astype(np.float64) * 2.0**-shift
+    assert (np.rint(exact) != got).sum() > 200
+
+
 @pytest.mark.parametrize("lane", [RequantizeQ31, RequantizeOrt])
 def test_unused_channel_gives_the_zero_point(lane: type) -> None:
     acc = np.array([0, 5, INT32_MIN, INT32_MAX], np.int64)

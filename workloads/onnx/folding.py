@@ -49,7 +49,7 @@ def constant_of_shape(node: Node) -> None:
 def shape_of(node: Node) -> None:
     """Shape: known, because every shape is."""
     shape = node.tensor(0).shape
-    first, last = node.int("start", 0), node.int("end", len(shape))
+    first, last = node.integer("start", 0), node.integer("end", len(shape))
     node.set_constant(np.array(shape[slice(first, last)], np.int64))
 
 
@@ -57,12 +57,12 @@ def _gather(node: Node, x: Array) -> Array:
     indices = node.constant(1, "indices")
     if indices.size > x.size:
         node.builder.constants.charge(node.outputs[0], (indices.size, x.size), x.itemsize)
-    return np.take(x, indices, axis=node.axis(node.int("axis", 0), x.ndim))
+    return np.take(x, indices, axis=node.axis(node.integer("axis", 0), x.ndim))
 
 
 def _concat(node: Node, x: Array) -> Array:
     parts = [node.constant(index, "operand") for index in range(len(node.inputs))]
-    return np.concatenate(parts, axis=node.axis(node.int("axis", 0), x.ndim))
+    return np.concatenate(parts, axis=node.axis(node.integer("axis", 0), x.ndim))
 
 
 def _slice(node: Node, x: Array) -> Array:
@@ -111,7 +111,7 @@ def squeezed_shape(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
 def reshaped_shape(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
     """`shape` after a Reshape node: 0 copies a dimension, -1 takes what is left."""
     target = list(node.integers(1, "shape"))
-    if not node.int("allowzero", 0):
+    if not node.integer("allowzero", 0):
         for axis, size in enumerate(target):
             if size == 0:
                 if axis >= len(shape):
@@ -149,7 +149,7 @@ def _divide(x: Array, y: Array) -> Array:
 
 
 def _cast(node: Node, x: Array) -> Array:
-    kind = node.int("to", 0)
+    kind = node.integer("to", 0)
     if kind not in _CAST:
         node.fail(f"cannot cast constants to element type {kind}")
     return x.astype(_CAST[kind])

@@ -50,9 +50,7 @@ class Node:
 
     def fail(self, message: str) -> NoReturn:
         """Raise a ModelError that names this node."""
-        raise ModelError(
-            f"{self.builder.source}: node {self.name!r} ({self.op_type}, opset {self.opset}): {message}"
-        )
+        raise ModelError(f"{self.builder.source}: node {self.name!r} ({self.op_type}, opset {self.opset}): {message}")
 
     # -- inputs
 
@@ -96,14 +94,14 @@ class Node:
             self.fail(f"attribute {key!r} must be a list of integers, got {value!r}")
         return tuple(value)
 
-    def int(self, key: str, default: int) -> int:
+    def integer(self, key: str, default: int) -> int:
         """An integer attribute."""
         value = self.attributes.get(key, default)
         if not isinstance(value, int):
             self.fail(f"attribute {key!r} must be an integer, got {value!r}")
         return value
 
-    def float(self, key: str, default: float) -> float:
+    def number(self, key: str, default: float) -> float:
         """A float attribute."""
         value = self.attributes.get(key, default)
         if not isinstance(value, (int, float)):
@@ -119,7 +117,14 @@ class Node:
     # -- results
 
     def emit(
-        self, kind: str, inputs: tuple[str, ...], shape: tuple[int, ...], *, output: str | None = None, **attributes: Any
+        self,
+        kind: str,
+        inputs: tuple[str, ...],
+        shape: tuple[int, ...],
+        /,
+        *,
+        output: str | None = None,
+        **attributes: Any,
     ) -> str:
         """Append an op that produces a tensor of `shape` (this node's output unless named) and return its name."""
         name = self.outputs[0] if output is None else output

@@ -1,1 +1,5 @@
-"""Model zoo."""
+"""Networks that come with the package."""
+
+from workloads.zoo.frontend import ZooFrontend
+
+__all__ = ["ZooFrontend"]

@@ -144,6 +144,21 @@ class Operand:
     halves: bool
 
 
+_COMPUTE_OPERANDS: dict[Opcode, tuple[Operand, ...]] = {
+    Opcode.MATMUL: (
+        Operand("a", "a", MemoryId.ACTIVATION, True),
+        Operand("w", "w", MemoryId.WEIGHT, True),
+        Operand("acc", "acc", MemoryId.ACCUMULATOR, True),
+    ),
+    Opcode.VECTOR: (
+        Operand("acc", "acc", MemoryId.ACCUMULATOR, True),
+        Operand("out", "out", MemoryId.OUTPUT, True),
+        Operand("param", "param", MemoryId.PARAMETER, False),
+        Operand("res", "out", MemoryId.RESIDUAL, True),
+    ),
+}
+
+
 def operands(d: Descriptor) -> tuple[Operand, ...]:
     """Operands of a descriptor, in the order of `EngineControl.address`; none for SYNC, LOOP and HALT.
 
@@ -154,23 +169,10 @@ def operands(d: Descriptor) -> tuple[Operand, ...]:
     if d.op == Opcode.LOAD and not MemoryId.ACTIVATION <= d["memory"] <= MemoryId.RESIDUAL:
         choices = ", ".join(f"{item.value} {item.name}" for item in list(MemoryId)[:4])
         raise TileProgramError(f"LOAD into memory {d['memory']}; it can fill {choices}")
-    local = MemoryId.OUTPUT if d.op == Opcode.STORE else MemoryId(d["memory"])
-    table: dict[Opcode, tuple[Operand, ...]] = {
-        Opcode.MATMUL: (
-            Operand("a", "a", MemoryId.ACTIVATION, True),
-            Operand("w", "w", MemoryId.WEIGHT, True),
-            Operand("acc", "acc", MemoryId.ACCUMULATOR, True),
-        ),
-        Opcode.VECTOR: (
-            Operand("acc", "acc", MemoryId.ACCUMULATOR, True),
-            Operand("out", "out", MemoryId.OUTPUT, True),
-            Operand("param", "param", MemoryId.PARAMETER, False),
-            Operand("res", "out", MemoryId.RESIDUAL, True),
-        ),
-    }
     if d.op in (Opcode.LOAD, Opcode.STORE):
+        local = MemoryId.OUTPUT if d.op == Opcode.STORE else MemoryId(d["memory"])
         return Operand("ext", "ext", None, False), Operand("local", "local", local, True)
-    return table.get(d.op, ())
+    return _COMPUTE_OPERANDS.get(d.op, ())
 
 
 def effective(expanded: Expanded, queue: Sequence[Descriptor], machine: Machine) -> tuple[dict[str, IntArray], ...]:

@@ -6,6 +6,8 @@ A machine has four engines, each with a descriptor queue of its own: `load` (mem
 
 Life of a descriptor: fetch, evaluate its addresses from the loop indices, wait until every awaited
 semaphore holds its amount (then subtract all at once), execute, add its signals, fetch the next.
+A semaphore has one consuming queue, and a descriptor names it at most once among its waits and at most once
+among its signals.
 LOOP (count, body) repeats the next `body` descriptors of the same queue `count` times, nested to depth 4;
 level 0 is the outermost loop around a descriptor. Loop index d enters an operand's address as
 

@@ -1,0 +1,176 @@
+"""Writing a quantized graph as ONNX with QLinear operators, to be run by onnxruntime.
+
+Standard QLinearConv and com.microsoft's QGemm, QLinearAdd, QLinearAveragePool and QLinearGlobalAveragePool. None of
+them has an activation: a relu holds because its output saturates there, which `dse.compiler.quantize` arranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from dse.core.errors import ModelError
+from dse.ir.graph import Graph, Op
+from dse.ir.quantized import INT8_MAX, INT8_MIN, clamp_bounds, quantization_of, quantize_array
+
+_MICROSOFT = "com.microsoft"
+#: QLinearConv is of opset 10, int8 Clip of 12, per-tensor constants unchanged since.
+_OPSET = 13
+_IR_VERSION = 8
+
+
+class _Exporter:
+    """Collects nodes and initializers; scales and zero points are initializers shared per tensor."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+
+    def constant(self, name: str, values: Any) -> str:
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.array(values, order="C"), name)
+        return name
+
+    def tensor(self, name: str) -> str:
+        """The tensor itself; a constant becomes an initializer."""
+        data = self.graph[name].data
+        return name if data is None else self.constant(name, data)
+
+    def scale_and_zero(self, name: str) -> list[str]:
+        """Names of the scale and the zero point of a tensor: scalars, or one per channel."""
+        quantization = quantization_of(self.graph, name)
+        shape = () if quantization.axis is None else (len(quantization.scale),)
+        return [
+            self.constant(f"{name}.scale", np.array(quantization.scale, np.float32).reshape(shape)),
+            self.constant(f"{name}.zero_point", np.full(shape, quantization.zero_point, np.int8)),
+        ]
+
+    def operand(self, name: str) -> list[str]:
+        """Tensor, scale and zero point."""
+        return [self.tensor(name), *self.scale_and_zero(name)]
+
+    def node(self, op: Op, op_type: str, inputs: list[str], domain: str = "", **attributes: Any) -> None:
+        self.nodes.append(helper.make_node(op_type, inputs, list(op.outputs), op.name, domain=domain, **attributes))
+
+
+def export_quantized(graph: Graph) -> onnx.ModelProto:
+    """A quantized graph (`dse.ir.quantized`) as an ONNX model: int8 inputs and outputs of the same names.
+
+    Raises
+    ------
+    ModelError: a graph that is not quantized, an op without QLinear form, or an activation that is not the
+        saturation of its output's quantization.
+    """
+    exporter = _Exporter(graph)
+    for op in graph.ops:
+        write = _WRITERS.get(op.kind)
+        if write is None:
+            raise ModelError(
+                f"{graph.source or graph.name}: op {op.name!r} ({op.kind}) has no QLinear form; "
+                f"exportable: {', '.join(sorted(_WRITERS))}"
+            )
+        _check_saturation(graph, op)
+        write(exporter, op)
+    infos = {
+        name: helper.make_tensor_value_info(name, TensorProto.INT8, graph[name].shape)
+        for name in (*graph.inputs, *graph.outputs)
+        if quantization_of(graph, name)
+    }
+    proto = helper.make_graph(
+        exporter.nodes, graph.name,
+        [infos[name] for name in graph.inputs], [infos[name] for name in graph.outputs],
+        list(exporter.initializers.values()),
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]
+    return helper.make_model(proto, producer_name="silicon-dse", ir_version=_IR_VERSION, opset_imports=opsets)
+
+
+def _check_saturation(graph: Graph, op: Op) -> None:
+    bounds = clamp_bounds(op, quantization_of(graph, op.outputs[0]))
+    if bounds != (INT8_MIN, INT8_MAX):
+        raise ModelError(
+            f"{graph.source or graph.name}: op {op.name!r} clamps to {bounds}; QLinear operators can only saturate "
+            f"at ({INT8_MIN}, {INT8_MAX}): quantize its output with zero point {INT8_MIN}"
+        )
+
+
+def _conv(exporter: _Exporter, op: Op) -> None:
+    x, weight, *bias = op.inputs
+    inputs = [*exporter.operand(x), *exporter.operand(weight), *exporter.scale_and_zero(op.outputs[0])]
+    inputs += [exporter.tensor(name) for name in bias if name]
+    attributes = op.attributes
+    exporter.node(
+        op, "QLinearConv", inputs, kernel_shape=list(exporter.graph[weight].shape[2:]),
+        strides=list(attributes["strides"]), pads=list(attributes["pads"]),
+        dilations=list(attributes["dilations"]), group=int(attributes["groups"]),
+    )  # fmt: skip
+
+
+def _gemm(exporter: _Exporter, op: Op) -> None:
+    x, weight, *bias = op.inputs
+    inputs = [*exporter.operand(x), *exporter.operand(weight)]
+    inputs.append(exporter.tensor(bias[0]) if bias else "")
+    exporter.node(op, "QGemm", [*inputs, *exporter.scale_and_zero(op.outputs[0])], _MICROSOFT, transB=1)
+
+
+def _add(exporter: _Exporter, op: Op) -> None:
+    inputs = [*exporter.operand(op.inputs[0]), *exporter.operand(op.inputs[1])]
+    exporter.node(op, "QLinearAdd", [*inputs, *exporter.scale_and_zero(op.outputs[0])], _MICROSOFT)
+
+
+def _global_average_pool(exporter: _Exporter, op: Op) -> None:
+    inputs = [*exporter.operand(op.inputs[0]), *exporter.scale_and_zero(op.outputs[0])]
+    exporter.node(op, "QLinearGlobalAveragePool", inputs, _MICROSOFT, channels_last=0)
+
+
+def _average_pool(exporter: _Exporter, op: Op) -> None:
+    inputs = [*exporter.operand(op.inputs[0]), *exporter.scale_and_zero(op.outputs[0])]
+    exporter.node(
+        op, "QLinearAveragePool", inputs, _MICROSOFT, channels_last=0,
+        count_include_pad=int(op.attributes["count_include_pad"]), **_window(op),
+    )  # fmt: skip
+
+
+def _max_pool(exporter: _Exporter, op: Op) -> None:
+    exporter.node(op, "MaxPool", [exporter.tensor(op.inputs[0])], **_window(op))
+
+
+def _window(op: Op) -> dict[str, Any]:
+    attributes = op.attributes
+    return {
+        "kernel_shape": list(attributes["kernel"]), "strides": list(attributes["strides"]),
+        "pads": list(attributes["pads"]),
+    }  # fmt: skip
+
+
+def _flatten(exporter: _Exporter, op: Op) -> None:
+    exporter.node(op, "Flatten", [exporter.tensor(op.inputs[0])], axis=int(op.attributes["axis"]))
+
+
+def _reshape(exporter: _Exporter, op: Op) -> None:
+    shape = exporter.constant(f"{op.name}.shape", np.array(exporter.graph[op.outputs[0]].shape, np.int64))
+    exporter.node(op, "Reshape", [exporter.tensor(op.inputs[0]), shape])
+
+
+def _identity(exporter: _Exporter, op: Op) -> None:
+    exporter.node(op, "Identity", [exporter.tensor(op.inputs[0])])
+
+
+def _clip(exporter: _Exporter, op: Op) -> None:
+    quantization = quantization_of(exporter.graph, op.inputs[0])
+    bounds = (0.0, np.inf) if op.kind == "relu" else (op.attributes["low"], op.attributes["high"])
+    low, high = quantize_array(bounds, quantization)
+    names = [exporter.constant(f"{op.name}.{key}", np.int8(value)) for key, value in (("low", low), ("high", high))]
+    exporter.node(op, "Clip", [exporter.tensor(op.inputs[0]), *names])
+
+
+_WRITERS: dict[str, Callable[[_Exporter, Op], None]] = {
+    "conv": _conv, "gemm": _gemm, "add": _add, "global_average_pool": _global_average_pool,
+    "average_pool": _average_pool, "max_pool": _max_pool, "flatten": _flatten, "reshape": _reshape,
+    "identity": _identity, "relu": _clip, "clip": _clip,
+}  # fmt: skip

@@ -1,0 +1,195 @@
+"""Reading an ONNX file, untrusted, into a normalised Graph.
+
+Shapes are inferred here, node by node, because every op is normalised here anyway and because a wrong shape must
+name the node it comes from. Whatever is wrong with a file ends in one ModelError.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import defs
+
+from dse.core.errors import ModelError, nearest
+from dse.ir.graph import Graph, Tensor
+from workloads.onnx.constants import MAX_ELEMENTS, ConstantLoader
+from workloads.onnx.folding import FOLDED, constant, constant_of_shape, shape_of
+from workloads.onnx.node import GraphBuilder, Node
+from workloads.onnx.nodes import LIVE
+
+#: A protobuf message cannot be larger; nothing bigger is read into memory.
+MAX_FILE_BYTES = (2 << 30) - 1
+OLDEST_OPSET = 7
+
+_ALWAYS_CONSTANT = {"Constant": constant, "ConstantOfShape": constant_of_shape, "Shape": shape_of}
+SUPPORTED_OPS = tuple(sorted({*LIVE, *FOLDED, *_ALWAYS_CONSTANT}))
+
+
+def read_model(path: Path, dims: Mapping[str, int] | None = None, *, source: str | None = None) -> Graph:
+    """Read an ONNX file.
+
+    Parameters
+    ----------
+    path
+        The file; external data is looked for in its folder and nowhere else.
+    dims
+        Sizes of symbolic dimensions: by their name, or as INPUT.AXIS for a dimension without a name.
+    source
+        How messages call the model; the file's name when not given.
+
+    Raises
+    ------
+    ModelError: anything that keeps the file from being read.
+    """
+    source = path.name if source is None else source
+    model = _parse(path, source)
+    opset = _opset(model, source)
+    if not model.graph.node:
+        raise ModelError(f"{source}: holds no network (its graph has no nodes); is it a complete ONNX file?")
+    if len(model.graph.sparse_initializer):
+        raise ModelError(f"{source}: sparse initializers are not supported; store the weights dense")
+    builder = GraphBuilder(source, ConstantLoader(source, path.parent))
+    for tensor in model.graph.initializer:
+        if tensor.name in builder.tensors:
+            raise ModelError(f"{source}: initializer {tensor.name!r} appears twice")
+        data = builder.constants.decode(tensor, tensor.name)
+        builder.tensors[tensor.name] = Tensor(tensor.name, data.shape, str(data.dtype), data=data)
+    inputs = _read_inputs(model.graph, builder, dict(dims or {}))
+    for index, proto in enumerate(model.graph.node):
+        _read_node(builder, proto, index, opset)
+    return _finish(model.graph, builder, path.stem, inputs)
+
+
+def _parse(path: Path, source: str) -> onnx.ModelProto:
+    try:
+        if not path.is_file():
+            kind = "is a folder" if path.is_dir() else "does not exist"
+            present = sorted(entry.name for entry in path.parent.glob("*.onnx")) if path.parent.is_dir() else []
+            raise ModelError(f"{source}: the model file {kind}{nearest(path.name, present) if present else ''}")
+        # before parsing: protobuf would read the whole file first
+        size = os.path.getsize(path)
+        if not 0 < size <= MAX_FILE_BYTES:
+            raise ModelError(f"{source}: a file of {size:,} bytes; an ONNX file has 1 to {MAX_FILE_BYTES:,}")
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except (DecodeError, RecursionError) as error:
+        raise ModelError(f"{source}: is not an ONNX file, or is damaged or cut off ({size:,} bytes)") from error
+    return model
+
+
+def _opset(model: onnx.ModelProto, source: str) -> int:
+    """Version of the default operator set, within what is supported."""
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    newest = defs.onnx_opset_version()
+    if not versions:
+        raise ModelError(f"{source}: names no opset; is it a complete ONNX file?")
+    if not OLDEST_OPSET <= versions[0] <= newest:
+        raise ModelError(f"{source}: opset {versions[0]} is not supported, only {OLDEST_OPSET} to {newest}")
+    return int(versions[0])
+
+
+def _read_inputs(graph: onnx.GraphProto, builder: GraphBuilder, dims: dict[str, int]) -> tuple[str, ...]:
+    source, names = builder.source, []
+    symbols: set[str] = set()
+    for name, size in dims.items():
+        if size < 1:
+            raise ModelError(f"{source}: dimension {name!r} is bound to {size}, it must be at least 1")
+    for value in graph.input:
+        # before IR version 4 initializers were listed among the inputs
+        if value.name in builder.tensors:
+            if builder.tensors[value.name].data is None:
+                raise ModelError(f"{source}: input {value.name!r} appears twice")
+            continue
+        if value.type.WhichOneof("value") != "tensor_type" or not value.type.tensor_type.HasField("shape"):
+            raise ModelError(f"{source}: input {value.name!r} is not a tensor with a shape")
+        if value.type.tensor_type.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):
+            raise ModelError(f"{source}: input {value.name!r} must be FLOAT or FLOAT16")
+        shape = []
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            symbols.add(dim.dim_param or f"{value.name}.{axis}")
+            shape.append(_dimension(source, value.name, axis, dim, dims))
+        if not shape or np.prod(shape, dtype=np.float64) > MAX_ELEMENTS:
+            raise ModelError(
+                f"{source}: input {value.name!r} of shape {shape} must have 1 to {MAX_ELEMENTS:,} elements"
+            )
+        builder.tensors[value.name] = Tensor(value.name, tuple(shape))
+        names.append(value.name)
+    for name in dims:
+        if name not in symbols:
+            raise ModelError(f"{source}: has no dimension {name!r} to bind{nearest(name, symbols)}")
+    return tuple(names)
+
+
+def _dimension(source: str, name: str, axis: int, dim: Any, dims: Mapping[str, int]) -> int:
+    if dim.WhichOneof("value") == "dim_value":
+        if dim.dim_value < 1:
+            raise ModelError(f"{source}: dimension {axis} of input {name!r} is {dim.dim_value}, it must be at least 1")
+        return int(dim.dim_value)
+    symbol = dim.dim_param or f"{name}.{axis}"
+    if symbol not in dims:
+        raise ModelError(
+            f"{source}: dimension {axis} of input {name!r} is free ({symbol!r}); bind it with --dim {symbol}=VALUE"
+        )
+    return dims[symbol]
+
+
+def _read_node(builder: GraphBuilder, proto: onnx.NodeProto, index: int, opset: int) -> None:
+    domain = "" if proto.domain == "ai.onnx" else proto.domain
+    op_type = f"{domain}.{proto.op_type}" if domain else proto.op_type
+    name = proto.name or f"{op_type}_{index}"
+    if not proto.output or not proto.output[0]:
+        raise ModelError(f"{builder.source}: node {name!r} ({op_type}, opset {opset}) has no output")
+    try:
+        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in proto.attribute}
+    except ValueError as error:
+        raise ModelError(f"{builder.source}: node {name!r} ({op_type}, opset {opset}): {error}") from error
+    node = Node(name, op_type, opset, tuple(proto.input), tuple(proto.output), attributes, builder)
+    if op_type not in SUPPORTED_OPS:
+        node.fail(f"this operator is not supported{nearest(op_type, SUPPORTED_OPS)}")
+    try:
+        _convert(node)
+    except (ValueError, IndexError, ArithmeticError) as error:
+        # NumPy's word on operands that do not fit each other: the file's fault, not ours
+        node.fail(f"is malformed: {error}")
+
+
+def _convert(node: Node) -> None:
+    if node.op_type in _ALWAYS_CONSTANT:
+        _ALWAYS_CONSTANT[node.op_type](node)
+    elif node.op_type in FOLDED and node.all_constant():
+        source = node.constant(0, "operand")
+        try:
+            with np.errstate(all="ignore"):
+                result = FOLDED[node.op_type](node, source)
+        except TypeError as error:
+            # element types that NumPy has no such operation for
+            node.fail(f"is malformed: {error}")
+        if not np.may_share_memory(result, source):
+            node.builder.constants.charge(node.outputs[0], result.shape, result.itemsize)
+        node.set_constant(result)
+    elif node.op_type in LIVE:
+        LIVE[node.op_type](node)
+    else:
+        node.fail("is supported on constants only (shape arithmetic)")
+
+
+def _finish(graph: onnx.GraphProto, builder: GraphBuilder, name: str, inputs: tuple[str, ...]) -> Graph:
+    outputs = tuple(value.name for value in graph.output)
+    if not outputs or not inputs:
+        raise ModelError(f"{builder.source}: has {len(inputs)} inputs and {len(outputs)} outputs; both are needed")
+    for output in outputs:
+        if output not in builder.tensors:
+            raise ModelError(f"{builder.source}: output {output!r} is produced by no node")
+    used = {*inputs, *outputs, *(name for op in builder.ops for name in (*op.inputs, *op.outputs))}
+    tensors = {name: tensor for name, tensor in builder.tensors.items() if name in used}
+    return Graph(graph.name or name, tensors, tuple(builder.ops), inputs, outputs, builder.source)
