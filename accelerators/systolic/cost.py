@@ -24,14 +24,13 @@ from dse.tech import (
     add_pj,
     control_gates,
     dram_pj_per_byte,
+    element_gates,
     hop_pj,
     logic_area_um2,
     logic_stage_ns,
     max_clock_mhz,
     multiply_pj,
     operating_point,
-    pe_flip_flops,
-    pe_gates,
     phy_area_um2,
     phy_static_mw,
     pipeline_gates,
@@ -49,8 +48,7 @@ SEQUENCER_FLIP_FLOPS = 840
 LOAD_FLIP_FLOPS, LOAD_FLIP_FLOPS_PER_BYTE = 384, 8
 STORE_FLIP_FLOPS = 416
 VECTOR_FLIP_FLOPS = 230
-#: Address generator and fold control of the matmul engine: an estimate.
-MATMUL_FLIP_FLOPS = 400
+MATMUL_FLIP_FLOPS, MATMUL_FLIP_FLOPS_PER_LINE = 355, 4
 #: Loop index times increment, the sequencer's one multiplier; evaluations per descriptor: three operands, all levels.
 _SEQUENCER_PRODUCT = (16, 24)
 _PRODUCTS_PER_DESCRIPTOR = 3 * LOOP_DEPTH
@@ -241,13 +239,18 @@ def _array_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
     """Events inside the array; a MAC moves its operands and its sum on by one register."""
     memories, sums = _memories(hw), partial_sum_bits(hw)
     moved = ACTIVATION_BITS + (ACTIVATION_BITS + hw.weight_bits) + sums
-    column_skew, row_skew = (hw.columns - 1) / 2, (hw.rows - 1) / 2
+    column_skew = (hw.columns - 1) / 2
+    weight_bits = hw.columns * hw.weight_bits
+    weight_entry = hop_pj(weight_bits * column_skew)
     if hw.dataflow == "ws":
-        into_rows, into_columns, out_of_array = row_skew, column_skew + 2, column_skew  # 2: shadow, active
+        # a weight passes the bus of its column, as long as the array, into the register of its row
+        bus_mm = hw.rows * math.sqrt(logic_area_um2(_element_gates(hw))) * 1e-3
+        weight_entry += hop_pj(weight_bits) + weight_bits * bus_mm * value("wire_energy")
+        into_rows, out_of_array = (hw.rows - 1) / 2, column_skew
     else:
+        # on average a byte shifts through half a transposer row and a result down half a column
         moved += hw.weight_bits
-        # a row passes the transposer's `rows` stages; results shift down half the column on average
-        into_rows, into_columns, out_of_array = row_skew + hw.rows, column_skew, column_skew + (hw.rows + 1) / 2
+        into_rows, out_of_array = (hw.rows + 1) / 2, column_skew + (hw.rows + 1) / 2
     mac = multiply_pj(ACTIVATION_BITS, hw.weight_bits) + add_pj(sums) + hop_pj(moved)
     accumulator = memories["accumulator"]
     return {
@@ -256,10 +259,7 @@ def _array_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
             "activation_spad": memories["activation_spad"].read_pj,
             "pe_array": hop_pj(hw.rows * ACTIVATION_BITS * into_rows),
         },
-        "weight_reads": {
-            "weight_spad": memories["weight_spad"].read_pj,
-            "pe_array": hop_pj(hw.columns * hw.weight_bits * into_columns),
-        },
+        "weight_reads": {"weight_spad": memories["weight_spad"].read_pj, "pe_array": weight_entry},
         "accumulator_writes": {
             "accumulator": accumulator.write_pj + hw.columns * add_pj(ACCUMULATOR_BITS),
             "pe_array": hop_pj(hw.columns * sums * out_of_array),
@@ -328,28 +328,46 @@ def _memories(hw: SystolicHardware) -> Mapping[str, SramCost]:
     return costs
 
 
+def element_flip_flops(hw: SystolicHardware) -> int:
+    """Flip-flops of a processing element.
+
+    Activation, weight, product and sum; a swap flag in ws; drain register, swap and shift flags in os.
+    """
+    operands = ACTIVATION_BITS + hw.weight_bits
+    product = operands
+    if hw.dataflow == "ws":
+        return operands + product + partial_sum_bits(hw) + 1
+    return operands + product + 2 * ACCUMULATOR_BITS + 3
+
+
 def _skew_flip_flops(hw: SystolicHardware) -> int:
-    """Delay lines around the array: operands in, results out; os also transposes activations (two blocks)."""
-    rows, columns = hw.rows * (hw.rows - 1) // 2, hw.columns * (hw.columns - 1) // 2
-    transposer = 2 * hw.rows * hw.rows * ACTIVATION_BITS if hw.dataflow == "os" else 0
-    operands = rows * (ACTIVATION_BITS + 1) + columns * hw.weight_bits
-    return operands + columns * partial_sum_bits(hw) + transposer
+    """Delay lines that align operands at the array's edges and results behind it."""
+    along_rows, along_columns = hw.rows * (hw.rows - 1) // 2, hw.columns * (hw.columns - 1) // 2
+    # the transposer of os hands out activations skewed
+    activations = along_rows * ACTIVATION_BITS if hw.dataflow == "ws" else 0
+    return activations + along_columns * (hw.weight_bits + partial_sum_bits(hw))
+
+
+def _transposer_flip_flops(hw: SystolicHardware) -> int:
+    """One block of activations; rows load and shift on their own, so that no second block is needed."""
+    return hw.rows * hw.rows * ACTIVATION_BITS if hw.dataflow == "os" else 0
 
 
 def _control_flip_flops(hw: SystolicHardware) -> dict[str, int]:
+    matmul = MATMUL_FLIP_FLOPS + MATMUL_FLIP_FLOPS_PER_LINE * (hw.rows + hw.columns)
     return {
         "vector_unit": VECTOR_FLIP_FLOPS,
-        "sequencers": len(ENGINES) * SEQUENCER_FLIP_FLOPS + SEMAPHORES * 8 + MATMUL_FLIP_FLOPS,
+        "sequencers": len(ENGINES) * SEQUENCER_FLIP_FLOPS + SEMAPHORES * 8 + matmul,
         "dma": LOAD_FLIP_FLOPS + LOAD_FLIP_FLOPS_PER_BYTE * hw.memory_bytes_per_cycle + STORE_FLIP_FLOPS,
     }
 
 
 def flip_flops(hw: SystolicHardware) -> int:
     """All flip-flops that the clock reaches, memories left out."""
-    pe = pe_flip_flops(hw.dataflow, ACTIVATION_BITS, hw.weight_bits, partial_sum_bits(hw))
+    array = hw.pes * element_flip_flops(hw) + _skew_flip_flops(hw) + _transposer_flip_flops(hw)
     lanes = hw.vector_lanes * _LANES[hw.requantize].lane_flip_flops
-    adder = hw.columns * ACCUMULATOR_BITS
-    return hw.pes * pe + _skew_flip_flops(hw) + lanes + adder + sum(_control_flip_flops(hw).values())
+    adders = hw.columns * ACCUMULATOR_BITS
+    return array + lanes + adders + sum(_control_flip_flops(hw).values())
 
 
 def _logic_area_um2(hw: SystolicHardware) -> dict[str, float]:
@@ -359,14 +377,19 @@ def _logic_area_um2(hw: SystolicHardware) -> dict[str, float]:
     product_bits = math.prod(lane.product) + (2 * math.prod(lane.add_product) if lane.add_product else 0)
     lanes = hw.vector_lanes * requantizer_gates(product_bits, lane.lane_flip_flops)
     multipliers = len(ENGINES) * math.prod(_SEQUENCER_PRODUCT)
-    pe = pe_gates(hw.dataflow, ACTIVATION_BITS, hw.weight_bits, partial_sum_bits(hw))
     gates = {
-        "pe_array": hw.pes * pe + pipeline_gates(_skew_flip_flops(hw)),
+        "pe_array": hw.pes * _element_gates(hw)
+        + pipeline_gates(_skew_flip_flops(hw))
+        + control_gates(_transposer_flip_flops(hw)),
         "vector_unit": lanes + control_gates(control["vector_unit"]),
         "sequencers": control_gates(control["sequencers"], multipliers),
         "dma": control_gates(control["dma"]),
     }
     return {component: logic_area_um2(count) for component, count in gates.items()}
+
+
+def _element_gates(hw: SystolicHardware) -> float:
+    return element_gates(ACTIVATION_BITS * hw.weight_bits, element_flip_flops(hw))
 
 
 def _accumulate_adder_area_um2(hw: SystolicHardware) -> float:

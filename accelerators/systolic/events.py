@@ -67,9 +67,11 @@ def descriptor_counts(d: Descriptor, machine: Machine) -> Mapping[str, int]:
     """Event counts of one execution of a descriptor."""
     if d.op in (Opcode.LOAD, Opcode.STORE):
         runs = d["n0"] * d["n1"] * d["n2"]
-        moved = runs * -(-d["run_bytes"] // machine.memory_bytes_per_cycle) * machine.memory_bytes_per_cycle
+        beats = runs * -(-d["run_bytes"] // machine.memory_bytes_per_cycle)
+        moved = beats * machine.memory_bytes_per_cycle
         if d.op == Opcode.STORE:
-            return {"output_reads": runs, "memory_write_bytes": moved, "memory_bytes:output": moved}
+            # the store engine reads the word again for each of its beats
+            return {"output_reads": beats, "memory_write_bytes": moved, "memory_bytes:output": moved}
         memory = MemoryId(d["memory"])
         return {_WRITES[memory]: runs, "memory_read_bytes": moved, f"memory_bytes:{ROLES[memory]}": moved}
     if d.op == Opcode.MATMUL:

@@ -178,7 +178,15 @@ def _show_tech() -> None:
     from dse.tech import table
 
     rows = [
-        (item.name, f"{item.value:.6g}", item.unit, f"{item.node_nm:g}" if item.node_nm is not None else "-", item.evidence, item.scope, item.source)
+        (
+            item.name,
+            f"{item.value:.6g}",
+            item.unit,
+            f"{item.node_nm:g}" if item.node_nm is not None else "-",
+            item.evidence,
+            item.scope,
+            item.source,
+        )
         for item in table()
     ]
     columns = ("constant", "value", "unit", "nm", "evidence", "scope", "source")

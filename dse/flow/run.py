@@ -21,6 +21,7 @@ from dse.flow.stages import Prepared, prepare_run, quantize_all, require_feasibl
 from dse.flow.trial_log import TrialLog, trial_row
 from dse.report import pareto_table, write_report
 from dse.search import SearchOutcome, Trial, Winner, choose_winners, evaluation_map, pareto_trials, search
+from dse.search.space import HARDWARE
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _choose(prepared: Prepared, front: Sequence[Trial]) -> list[Winner]:
     """Winners cover the configured parameters, or by default every unordered one, such as the dataflow."""
     emit = prepared.config.emit
     named = [name if "." in name else f"hardware.{name}" for name in emit.cover]
-    unordered = [knob.name for knob in prepared.space.knobs if not knob.ordered and knob.name.startswith("hardware.")]
+    unordered = [knob.name for knob in prepared.space.knobs if not knob.ordered and knob.name.startswith(HARDWARE)]
     return choose_winners(front, prepared.plan.objectives, emit.winners, named or unordered)
 
 
@@ -226,7 +227,10 @@ def _document(
         "objectives": [{"name": name, "maximised": name in MAXIMISED} for name in prepared.plan.objectives],
         "constraints": [constraint.text for constraint in prepared.evaluator.constraints],
         "counts": _counts(outcome),
-        "knobs": [{"name": knob.name, "choices": list(knob.choices)} for knob in prepared.space.knobs],
+        "knobs": [
+            {"name": knob.name, "choices": list(knob.choices)}
+            for knob in sorted(prepared.space.knobs, key=lambda knob: not knob.name.startswith(HARDWARE))
+        ],
         "designs": [
             {**trial_row(trial), "front": trial.number in on_front}
             for trial in outcome.trials

@@ -163,11 +163,12 @@ def _float_op(graph: Graph, op: Op, operands: list[Array | None]) -> Array:
     if op.kind == "clip":
         return np.clip(x, np.float32(op.attributes["low"]), np.float32(op.attributes["high"]))
     if op.kind == "max_pool":
-        return windows(x, *_window(op), -np.inf).max(axis=(-2, -1))
+        return _largest(x, op, -np.inf)
     if op.kind == "average_pool":
-        return windows(x, *_window(op), 0).sum(axis=(-2, -1), dtype=np.float32) / _counts(op, x).astype(np.float32)
+        total = windows(x, *_window(op), 0).sum(axis=(-2, -1), dtype=np.float32)
+        return np.asarray(total / _counts(op, x).astype(np.float32))
     if op.kind == "global_average_pool":
-        return x.mean(axis=(2, 3), keepdims=True, dtype=np.float32)
+        return np.asarray(x.mean(axis=(2, 3), keepdims=True, dtype=np.float32))
     if op.kind == "softmax":
         shifted = np.exp(x - x.max(axis=op.attributes["axis"], keepdims=True))
         return np.asarray(shifted / shifted.sum(axis=op.attributes["axis"], keepdims=True))
@@ -215,6 +216,11 @@ def _window(op: Op) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, i
     return op.attributes["kernel"], op.attributes["strides"], op.attributes["pads"]
 
 
+def _largest(x: Array, op: Op, fill: float) -> Array:
+    """Max pool; `fill` is the smallest value of the number format, so that padding never wins."""
+    return np.asarray(windows(x, *_window(op), fill).max(axis=(-2, -1)))
+
+
 def _counts(op: Op, x: Array) -> npt.NDArray[np.int64]:
     include_pad = bool(op.attributes["count_include_pad"])
     return window_counts((x.shape[2], x.shape[3]), *_window(op), include_pad=include_pad)
@@ -240,7 +246,7 @@ def _int8_op(graph: Graph, op: Op, operands: list[Array | None], mode: str) -> A
         low, high = quantize_array(bounds, quantization_of(graph, op.inputs[0]))
         return np.clip(x, low, high)
     if op.kind == "max_pool":
-        return windows(x, *_window(op), INT8_MIN).max(axis=(-2, -1))
+        return _largest(x, op, INT8_MIN)
     if op.kind == "average_pool":
         return _int8_average(graph, op, x)
     if op.kind == "global_average_pool":
@@ -265,7 +271,7 @@ def accumulate(graph: Graph, op: Op, operands: list[Array | None]) -> npt.NDArra
     exact = np.float32 if depth << 14 <= 1 << 24 else np.float64
     factor = weight.astype(exact)
     if op.kind == "gemm":
-        product = x.astype(exact) @ factor.T
+        product: Array = np.matmul(x.astype(exact), factor.T)
     else:
         product = convolve(x.astype(exact), factor, *_geometry(op), int(op.attributes["groups"]), fill=zero)
     offset = -zero * weight.reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
@@ -287,7 +293,7 @@ def _int8_layer(graph: Graph, op: Op, operands: list[Array | None], mode: str) -
     if mode == "ort":
         # the float form of the rule, ten times faster than the integer one; equal (tests/unit/ir/test_reference.py)
         scaled = np.rint(acc.astype(np.float32) * _per_channel(scales, acc.ndim))
-        return np.clip(scaled + np.float32(quantization.zero_point), low, high).astype(np.int8)
+        return np.asarray(np.clip(scaled + np.float32(quantization.zero_point), low, high), np.int8)
     try:
         multiplier, shift = encode_scale(scales, mode)
     except ValueError as error:
@@ -319,7 +325,7 @@ def _int8_global_average(graph: Graph, op: Op, x: Array) -> Int8Array:
     total = x.sum(axis=(2, 3), keepdims=True, dtype=np.int64) - of_x.zero_point * area
     factor = scalar_scale(of_x) / np.float32(scalar_scale(of_y) * np.float32(area))
     value = np.rint(total.astype(np.float32) * np.float32(factor))
-    return np.clip(value + of_y.zero_point, INT8_MIN, INT8_MAX).astype(np.int8)
+    return np.asarray(np.clip(value + of_y.zero_point, INT8_MIN, INT8_MAX), np.int8)
 
 
 def _int8_average(graph: Graph, op: Op, x: Array) -> Int8Array:
@@ -336,6 +342,5 @@ def _int8_average(graph: Graph, op: Op, x: Array) -> Int8Array:
         for column in range(real.shape[5]):
             total += real[..., row, column]
     average = total / _counts(op, x).astype(np.float32)
-    return np.clip(np.rint(average / scalar_scale(of_y) + np.float32(of_y.zero_point)), INT8_MIN, INT8_MAX).astype(
-        np.int8
-    )
+    rounded = np.rint(average / scalar_scale(of_y) + np.float32(of_y.zero_point))
+    return np.asarray(np.clip(rounded, INT8_MIN, INT8_MAX), np.int8)

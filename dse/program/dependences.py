@@ -32,8 +32,8 @@ def filling_tasks(waits: IntArray, signals: IntArray, initial: IntArray) -> IntA
     int64, shape (waits,): task, `FROM_START` or `NEVER`, in the order of `waits`.
     """
     result = np.full(len(waits), FROM_START, np.int64)
-    order = np.lexsort((waits[:, 0], waits[:, 1]))
-    given = signals[np.lexsort((signals[:, 0], signals[:, 1]))]
+    order = _by_semaphore_and_task(waits)
+    given = signals[_by_semaphore_and_task(signals)]
     # one search for all semaphores: each has a range of values of its own
     span = int(waits[:, 2].sum() + signals[:, 2].sum() + initial.sum()) + 1
     needed = _running(waits[order, 1], waits[order, 2]) - initial[waits[order, 1]]
@@ -46,6 +46,11 @@ def filling_tasks(waits: IntArray, signals: IntArray, initial: IntArray) -> IntA
     filled[inside] = given[place[inside], 0]
     result[order] = np.where(needed > 0, filled, FROM_START)
     return result
+
+
+def _by_semaphore_and_task(rows: IntArray) -> IntArray:
+    tasks = int(rows[:, 0].max(initial=0)) + 1
+    return np.argsort(rows[:, 1] * tasks + rows[:, 0], kind="stable")
 
 
 def _running(group: IntArray, amount: IntArray) -> IntArray:

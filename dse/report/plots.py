@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 _FRONT, _OTHERS, _WINNER = "#1f6feb", "#c4c9d1", "#d1480c"
 #: Told apart by readers with any colour vision; after the last one they start again.
 _PARTS = (
-    "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#994f00", "#332288", "#117733",
+    "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#8d99a6", "#b5651d", "#5b4bb7", "#3aa89b",
+    "#e39bb0", "#7a8f2a", "#2f4b7c", "#d45087",
 )  # fmt: skip
 #: Dots an inch.
 _DPI = 130
@@ -88,24 +89,34 @@ def layer_cycles(document: Mapping[str, Any]) -> Figure:
     winners = document["winners"]
     layers = max(len(winner["metrics"]["layers"]) for winner in winners)
     figure = Figure(figsize=(5.0 * len(winners) + 1.5, 1.6 + 0.28 * layers), layout="constrained")
-    for place, (winner, panel) in enumerate(
-        zip(winners, figure.subplots(1, len(winners), squeeze=False)[0], strict=True)
-    ):
-        rows = winner["metrics"]["layers"]
-        parts = [{"useful": row["cycles"] - sum(row["losses"].values()), **row["losses"]} for row in rows]
-        _stacked(panel, [_cut(row["name"], 28) for row in rows], parts, 1.0, "cycles")
+    parts = [
+        [
+            {"useful": row["cycles"] - sum(row["losses"].values()), **row["losses"]}
+            for row in winner["metrics"]["layers"]
+        ]
+        for winner in winners
+    ]
+    # one order for all panels: a cause has the same colour everywhere
+    order = _by_size([row for rows in parts for row in rows])
+    panels = figure.subplots(1, len(winners), squeeze=False)[0]
+    for place, (winner, panel) in enumerate(zip(winners, panels, strict=True)):
+        names = [_cut(row["name"], 28) for row in winner["metrics"]["layers"]]
+        _stacked(panel, names, parts[place], 1.0, "cycles", order)
         panel.set_title(_label(place, winner))
     return figure
 
 
-def _stacked(panel: Axes, names: Sequence[str], rows: Sequence[Mapping[str, float]], factor: float, label: str) -> None:
-    """Horizontal stacked bars, the first row on top; parts in the order of their largest value."""
-    largest: dict[str, float] = {}
-    for row in rows:
-        for part, value in row.items():
-            largest[part] = max(value, largest.get(part, 0.0))
+def _stacked(
+    panel: Axes,
+    names: Sequence[str],
+    rows: Sequence[Mapping[str, float]],
+    factor: float,
+    label: str,
+    order: Sequence[str] = (),
+) -> None:
+    """Horizontal stacked bars, the first row on top; parts in `order`, by default by size."""
     left = [0.0] * len(rows)
-    for index, part in enumerate(sorted(largest, key=lambda name: (name != "useful", -largest[name], name))):
+    for index, part in enumerate(order or _by_size(rows)):
         values = [row.get(part, 0.0) * factor for row in rows]
         panel.barh(range(len(rows)), values, left=left, color=_PARTS[index % len(_PARTS)], label=_plain(part))
         left = [start + value for start, value in zip(left, values, strict=True)]
@@ -113,6 +124,15 @@ def _stacked(panel: Axes, names: Sequence[str], rows: Sequence[Mapping[str, floa
     panel.invert_yaxis()
     panel.set_xlabel(label)
     panel.legend(fontsize="x-small", frameon=False)
+
+
+def _by_size(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """Parts by falling largest value; useful ones first."""
+    largest: dict[str, float] = {}
+    for row in rows:
+        for part, value in row.items():
+            largest[part] = max(value, largest.get(part, 0.0))
+    return sorted(largest, key=lambda name: (name != "useful", -largest[name], name))
 
 
 def _label(place: int, winner: Mapping[str, Any]) -> str:

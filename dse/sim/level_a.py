@@ -46,8 +46,9 @@ def simulate_a(graph: TaskGraph) -> Timeline:
     )
     if (position < engine_begin[1:]).any():
         raise _deadlock(graph, filled_by, end, [int(task_order[p]) for p in position[position < engine_begin[1:]]])
+    used = engine_begin[1:] > engine_begin[:-1]
     last = np.zeros(len(graph.engines), np.int64)
-    np.maximum.at(last, graph.engine, end)
+    last[used] = end[task_order[engine_begin[1:][used] - 1]]
     total = int((last + graph.final_cycles).max(initial=0))
     return Timeline(graph, start, end, total, "A")
 

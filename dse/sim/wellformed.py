@@ -53,19 +53,19 @@ def _check_table(graph: TaskGraph, name: str, table: IntArray) -> None:
     if (table[:, 2] < 1).any():
         row = table[int(np.argmax(table[:, 2] < 1))]
         raise InvariantError(f"{name}: task {row[0]}, semaphore {row[1]}: amount {row[2]}; the least is 1")
-    pairs = table[np.lexsort((table[:, 1], table[:, 0])), :2]
-    twice = (pairs[1:] == pairs[:-1]).all(axis=1)
+    pairs = np.sort(table[:, 1] * graph.tasks + table[:, 0], kind="stable")
+    twice = pairs[1:] == pairs[:-1]
     if twice.any():
-        task, semaphore = pairs[int(np.argmax(twice))]
+        semaphore, task = divmod(int(pairs[int(np.argmax(twice))]), graph.tasks)
         raise InvariantError(f"{name}: task {task} names semaphore {semaphore} twice")
-    engine = graph.engine[table[:, 0]]
-    order = np.argsort(table[:, 1], kind="stable")
-    semaphore, engine = table[order, 1], engine[order]
-    split = (semaphore[1:] == semaphore[:-1]) & (engine[1:] != engine[:-1])
+    semaphores, engine = table[:, 1], graph.engine[table[:, 0]]
+    owner = np.zeros(len(graph.initial), np.int64)
+    owner[semaphores] = engine
+    split = owner[semaphores] != engine
     if split.any():
         at = int(np.argmax(split))
-        users = f"{graph.engines[engine[at]]} and {graph.engines[engine[at + 1]]}"
-        raise InvariantError(f"{name}: semaphore {semaphore[at]} belongs to one engine, but {users} use it")
+        users = f"{graph.engines[engine[at]]} and {graph.engines[owner[semaphores[at]]]}"
+        raise InvariantError(f"{name}: semaphore {semaphores[at]} belongs to one engine, but {users} use it")
 
 
 def _check_range(name: str, values: IntArray, low: int, end: int) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Literal
 
 import numpy as np
 
 from dse.tech.constants import pe_rows, value
-
-Dataflow = Literal["ws", "os"]
 
 
 def logic_area_um2(gates: float) -> float:
@@ -17,26 +14,20 @@ def logic_area_um2(gates: float) -> float:
     return gates * value("nand2_area") / value("placement_density")
 
 
-def pe_flip_flops(dataflow: Dataflow, activation_bits: int, weight_bits: int, accumulator_bits: int) -> int:
-    """Flip-flops of a processing element, counted from its structure.
+def element_gates(product_bits: float, flip_flops: float) -> float:
+    """NAND2 equivalents of a processing element: c0 + c1 * product_bits + c2 * flip_flops.
 
-    ws: activation, two weights (active and shadow), product, partial sum, swap flag. os: activation, weight,
-    product, accumulator, drain register, five bits of control. Equal to every synthesised row.
-    """
-    product = activation_bits + weight_bits
-    if dataflow == "ws":
-        return activation_bits + 2 * weight_bits + product + accumulator_bits + 1
-    return activation_bits + weight_bits + product + 2 * accumulator_bits + 5
-
-
-def pe_gates(dataflow: Dataflow, activation_bits: int, weight_bits: int, accumulator_bits: int) -> float:
-    """NAND2 equivalents of a processing element: c0 + c1 * activation_bits * weight_bits + c2 * flip-flops.
+    Parameters
+    ----------
+    product_bits
+        Activation bits times weight bits of its multiplier.
+    flip_flops
+        Of its registers, the sum's included; each stands with the adder bit or multiplexer before it.
 
     Source: fitted to `data/pe_gates_45nm.csv` in relative error; every row is met within 5 %.
     """
     constant, per_product_bit, per_flip_flop = _pe_fit()
-    flip_flops = pe_flip_flops(dataflow, activation_bits, weight_bits, accumulator_bits)
-    return constant + per_product_bit * activation_bits * weight_bits + per_flip_flop * flip_flops
+    return constant + per_product_bit * product_bits + per_flip_flop * flip_flops
 
 
 def fitted_register_gates() -> float:

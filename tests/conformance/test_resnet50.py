@@ -31,7 +31,7 @@ def network() -> Graph:
 @pytest.fixture(scope="module", params=PRESETS)
 def executable(request: pytest.FixtureRequest, network: Graph) -> SystolicExecutable:
     family = SystolicAccelerator()
-    hw = SystolicHardware.model_validate(family.presets()[request.param]["hardware"])
+    hw = SystolicHardware.model_validate(family.presets()[request.param])
     assert not family.check(hw)
     return family.lower(network, hw, Decisions())
 
@@ -63,7 +63,10 @@ def count(step: TileStep, machine: Machine) -> Counter[str]:
                 side = "read" if d.op == Opcode.LOAD else "write"
                 total[f"memory_{side}_bytes"] += beats * machine.memory_bytes_per_cycle
                 words = d["n0"] * d["n1"] * d["n2"]
-                total[f"{scratchpad[d['memory']]}_writes" if d.op == Opcode.LOAD else "output_reads"] += words
+                if d.op == Opcode.LOAD:
+                    total[f"{scratchpad[d['memory']]}_writes"] += words
+                else:
+                    total["output_reads"] += beats
             elif d.op == Opcode.MATMUL:
                 pixels = d["height"] * d["width"]
                 for _ in range(d["n_blocks"]):

@@ -1,6 +1,7 @@
 // Small drawing kit. Everything that comes from the data is set as text, never as markup.
 const data = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
+const COLOURS = 16; // --c0 to --c15 of the style sheet
 
 function element(name, attributes = {}, ...children) {
   const node = document.createElement(name);
@@ -97,13 +98,20 @@ function ticks(low, high, logarithmic) {
   return marks;
 }
 
+// The same component has the same colour in every chart of the page.
+const partColours = new Map();
+function partColour(part) {
+  if (!partColours.has(part)) partColours.set(part, `var(--c${partColours.size % COLOURS})`);
+  return partColours.get(part);
+}
+
 // Horizontal stacked bars. rows: [{name, parts: {part: value}}]; returns the nodes of chart and legend.
 function stackedBars(title, rows, format, order) {
   const names = {};
   for (const row of rows) for (const [part, value] of Object.entries(row.parts)) names[part] = (names[part] || 0) + value;
   const parts = order || Object.keys(names).sort((a, b) => names[b] - names[a] || (a < b ? -1 : 1));
   const shown = parts.filter((part) => names[part] > 0);
-  const colour = Object.fromEntries(shown.map((part, index) => [part, `var(--c${index % 10})`]));
+  const colour = Object.fromEntries(shown.map((part) => [part, partColour(part)]));
   const totals = rows.map((row) => shown.reduce((sum, part) => sum + (row.parts[part] || 0), 0));
   const widest = Math.max(...totals, 1e-30);
   const left = 150, width = 560, bar = 20, top = 30, right = 74;

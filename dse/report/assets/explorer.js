@@ -71,7 +71,7 @@ function drawExplorer() {
   const knob = data.knobs.find((item) => item.name === view.colour);
   const legend = element("div", { class: "legend" });
   const entries = knob
-    ? knob.choices.map((value, index) => [figure(value), `var(--c${index % 10})`])
+    ? knob.choices.map((value, index) => [figure(value), `var(--c${index % COLOURS})`])
     : [["Pareto set", "var(--accent)"], ["dominated", "var(--dim)"], ["ringed: winner", "var(--mark)"]];
   for (const [text, colour] of entries) legend.append(element("span", {}, element("i", { style: `background:${colour}` }), text));
   show("explorer-plot", chart, legend);
@@ -83,7 +83,7 @@ function point(index, x, y) {
   const classes = [kind, place ? "winner" : "", index === view.selected ? "selected" : ""].join(" ").trim();
   const circle = shape("circle", { cx: x, cy: y, r: place ? 7 : designs.front[index] ? 5 : 3.5, class: classes });
   if (view.colour && kind !== "infeasible") {
-    const colour = designs.knobs[view.colour][index] % 10;
+    const colour = designs.knobs[view.colour][index] % COLOURS;
     circle.setAttribute("style", `fill:var(--c${colour});opacity:${designs.front[index] ? 1 : 0.35}`);
   }
   if (designs.front[index]) circle.setAttribute("tabindex", "0");
@@ -123,6 +123,7 @@ function drawKnobs() {
     const chart = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": knob.name });
     chart.append(shape("text", { x: 0, y: 12, class: "title" }, bare(knob.name)));
     const peak = Math.max(...knob.choices.map((_, place) => Math.max(share(front, place), share(all, place))), 1e-9);
+    const widest = Math.max(...knob.choices.map((value) => figure(value).length));
     knob.choices.forEach((value, place) => {
       const mine = (share(front, place) / peak) * 68, theirs = (share(all, place) / peak) * 68;
       const group = shape("g");
@@ -130,7 +131,7 @@ function drawKnobs() {
       group.append(shape("rect", { x: place * slot + 2, y: base - mine, width: slot - 4, height: mine, style: "fill:var(--accent)" }));
       group.append(shape("rect", { x: place * slot + 2, y: base - theirs, width: slot - 4, height: theirs, style: "fill:none;stroke:var(--soft)" }));
       const text = figure(value);
-      if (text.length * 6.5 < slot || place % Math.ceil((6.5 * text.length) / slot) === 0)
+      if (place % Math.ceil((8.5 * widest) / slot) === 0)
         group.append(shape("text", { x: (place + 0.5) * slot, y: base + 15, "text-anchor": "middle" }, text));
       hover(group, () => `${bare(knob.name)} ${text}: ${figure(100 * share(front, place))} % of the front, ${figure(100 * share(all, place))} % of all`);
       chart.append(group);

@@ -4,11 +4,14 @@ let layerWinner = 0;
 function drawWinners() {
   document.getElementById("winners-section").hidden = !data.winners.length;
   if (!data.winners.length) return;
-  const columns = ["", "chosen as", ...data.objectives.map(({ name }) => name), "cycles", ...data.knobs.map((knob) => bare(knob.name)), "folder"];
-  show("winner-table", table(columns, data.winners.map((winner, place) => [
-    String(place + 1), winner.reason, ...data.objectives.map(({ name }) => winner.summary[name]), winner.cycles.A,
-    ...data.knobs.map((knob) => winner.values[knob.name]), winner.rtl ? "-" : `rtl/${winner.name}`,
-  ])));
+  const line = (name, pick) => [name, ...data.winners.map(pick)];
+  show("winner-table", table(["", ...data.winners.map((_, place) => `winner ${place + 1}`)], [
+    line("chosen as", (winner) => winner.reason),
+    ...data.objectives.map(({ name }) => line(name, (winner) => figure(winner.summary[name]))),
+    line("cycles", (winner) => figure(winner.cycles.A)),
+    ...data.knobs.map((knob) => line(bare(knob.name), (winner) => figure(winner.values[knob.name]))),
+    line("hardware in", (winner) => (winner.rtl ? "-" : `rtl/${winner.name}`)),
+  ]));
   const rows = (key, factor) => data.winners.map((winner, place) => ({
     name: `winner ${place + 1}`,
     parts: Object.fromEntries(Object.entries(winner.metrics[key]).map(([part, value]) => [part, value * factor])),
