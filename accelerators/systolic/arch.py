@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from accelerators.systolic.cost import ACTIVATION_BITS, partial_sum_bits
 from accelerators.systolic.hardware import SystolicHardware, machine
+from accelerators.systolic.structure import ACTIVATION_BITS, partial_sum_bits
 from dse.arch import Arch, Compute, MemoryLevel, SpatialAxis
 from dse.arch.arch import Role
 from dse.program.tile.isa import MemoryId

@@ -4,7 +4,7 @@ Dynamic energy is a sum over events, count times unit energy: `unit_energies` gi
 can count accesses can check a total. Memories are those of `machine(hw)`: ping-pong memories are two one-port
 halves, accumulators are two halves that read and write in the same cycle.
 
-Gates of control are estimates from flip-flops and multipliers; the flip-flops are counted on the elaborated RTL.
+Gates of control are estimates from flip-flops and multipliers, which `accelerators.systolic.structure` counts.
 """
 
 from __future__ import annotations
@@ -15,9 +15,21 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 from accelerators.systolic.hardware import SystolicHardware, machine
+from accelerators.systolic.structure import (
+    ACCUMULATOR_BITS,
+    ACTIVATION_BITS,
+    LANES,
+    control_flip_flops,
+    element_flip_flops,
+    flip_flops,
+    output_register_bits,
+    partial_sum_bits,
+    skew_flip_flops,
+    transposer_flip_flops,
+)
 from dse.backend import HardwareCost
 from dse.core.errors import Violation
-from dse.program.tile.isa import DESCRIPTOR_BYTES, ENGINES, LOOP_DEPTH, SEMAPHORES, MemoryId
+from dse.program.tile.isa import DESCRIPTOR_BYTES, ENGINES, LOOP_DEPTH, MemoryId
 from dse.tech import (
     OperatingPoint,
     SramCost,
@@ -39,16 +51,8 @@ from dse.tech import (
     value,
 )
 
-ACTIVATION_BITS = 8
-ACCUMULATOR_BITS = 32
 MAX_WORDS = 1 << 16
 
-#: Flip-flops counted on the elaborated RTL of dse.rtl and accelerators.systolic.rtl (tests/unit/systolic/test_cost.py).
-SEQUENCER_FLIP_FLOPS = 840
-LOAD_FLIP_FLOPS, LOAD_FLIP_FLOPS_PER_BYTE = 384, 8
-STORE_FLIP_FLOPS = 416
-VECTOR_FLIP_FLOPS = 230
-MATMUL_FLIP_FLOPS, MATMUL_FLIP_FLOPS_PER_LINE = 355, 4
 #: Loop index times increment, the sequencer's one multiplier; evaluations per descriptor: three operands, all levels.
 _SEQUENCER_PRODUCT = (16, 24)
 _PRODUCTS_PER_DESCRIPTOR = 3 * LOOP_DEPTH
@@ -63,23 +67,6 @@ _COMPONENTS = {
     MemoryId.OUTPUT: "output_buffer",
     MemoryId.RESIDUAL: "residual_buffer",
     MemoryId.PARAMETER: "parameter_memory",
-}
-
-
-@dataclass(frozen=True)
-class _Lane:
-    """A vector lane: multiplier widths and flip-flops of its requantizer and, if any, of its residual add."""
-
-    product: tuple[int, int]
-    flip_flops: int
-    add_product: tuple[int, int] | None
-    add_flip_flops: int
-    lane_flip_flops: int  # both, and the delay lines between them
-
-
-_LANES = {
-    "q31": _Lane((32, 32), 527, (9, 24), 321, 953),
-    "ort": _Lane((25, 24), 713, None, 0, 713),
 }
 
 
@@ -126,10 +113,13 @@ def hardware_cost(hw: SystolicHardware) -> HardwareCost:
     memories = _memories(hw)
     bandwidth = 2 * hw.memory_gb_per_s  # read and write channel run at full rate side by side
     area = {**logic, **{name: cost.area_um2 for name, cost in memories.items()}}
-    area["accumulator"] += _accumulate_adder_area_um2(hw)
     area["memory_phy"] = phy_area_um2(hw.memory_standard, bandwidth)
+    for name, um2 in _memory_logic_area_um2(hw).items():
+        area[name] += um2
+        logic[name] = um2
     static = {name: um2 * 1e-6 * value("logic_leakage") * point.leakage_scale for name, um2 in logic.items()}
-    static |= {name: cost.leakage_mw * point.leakage_scale for name, cost in memories.items()}
+    for name, cost in memories.items():
+        static[name] = static.get(name, 0.0) + cost.leakage_mw * point.leakage_scale
     static["memory_phy"] = phy_static_mw(hw.memory_standard, bandwidth)
     clock_pj = flip_flops(hw) * value("clock_pin_energy") * point.energy_scale
     static["clock_tree"] = clock_pj * hw.clock_mhz * 1e-3
@@ -228,13 +218,6 @@ def _scaled(units: Mapping[str, float], point: OperatingPoint) -> dict[str, floa
     return {component: pj * point.energy_scale for component, pj in units.items()}
 
 
-def partial_sum_bits(hw: SystolicHardware) -> int:
-    """Width of the sums inside the array: ws adds up `rows` products, os the whole reduction."""
-    if hw.dataflow == "os":
-        return ACCUMULATOR_BITS
-    return ACTIVATION_BITS + hw.weight_bits + math.ceil(math.log2(hw.rows))
-
-
 def _array_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
     """Events inside the array; a MAC moves its operands and its sum on by one register."""
     memories, sums = _memories(hw), partial_sum_bits(hw)
@@ -287,7 +270,7 @@ def _buffer_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
 
 
 def _vector_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
-    lane = _LANES[hw.requantize]
+    lane = LANES[hw.requantize]
     add = 2 * multiply_pj(*lane.add_product) + hop_pj(lane.add_flip_flops) if lane.add_product else 0.0
     return {
         "requantized": {"vector_unit": multiply_pj(*lane.product) + hop_pj(lane.flip_flops)},
@@ -328,59 +311,17 @@ def _memories(hw: SystolicHardware) -> Mapping[str, SramCost]:
     return costs
 
 
-def element_flip_flops(hw: SystolicHardware) -> int:
-    """Flip-flops of a processing element.
-
-    Activation, weight, product and sum; a swap flag in ws; drain register, swap and shift flags in os.
-    """
-    operands = ACTIVATION_BITS + hw.weight_bits
-    product = operands
-    if hw.dataflow == "ws":
-        return operands + product + partial_sum_bits(hw) + 1
-    return operands + product + 2 * ACCUMULATOR_BITS + 3
-
-
-def _skew_flip_flops(hw: SystolicHardware) -> int:
-    """Delay lines that align operands at the array's edges and results behind it."""
-    along_rows, along_columns = hw.rows * (hw.rows - 1) // 2, hw.columns * (hw.columns - 1) // 2
-    # the transposer of os hands out activations skewed
-    activations = along_rows * ACTIVATION_BITS if hw.dataflow == "ws" else 0
-    return activations + along_columns * (hw.weight_bits + partial_sum_bits(hw))
-
-
-def _transposer_flip_flops(hw: SystolicHardware) -> int:
-    """One block of activations; rows load and shift on their own, so that no second block is needed."""
-    return hw.rows * hw.rows * ACTIVATION_BITS if hw.dataflow == "os" else 0
-
-
-def _control_flip_flops(hw: SystolicHardware) -> dict[str, int]:
-    matmul = MATMUL_FLIP_FLOPS + MATMUL_FLIP_FLOPS_PER_LINE * (hw.rows + hw.columns)
-    return {
-        "vector_unit": VECTOR_FLIP_FLOPS,
-        "sequencers": len(ENGINES) * SEQUENCER_FLIP_FLOPS + SEMAPHORES * 8 + matmul,
-        "dma": LOAD_FLIP_FLOPS + LOAD_FLIP_FLOPS_PER_BYTE * hw.memory_bytes_per_cycle + STORE_FLIP_FLOPS,
-    }
-
-
-def flip_flops(hw: SystolicHardware) -> int:
-    """All flip-flops that the clock reaches, memories left out."""
-    array = hw.pes * element_flip_flops(hw) + _skew_flip_flops(hw) + _transposer_flip_flops(hw)
-    lanes = hw.vector_lanes * _LANES[hw.requantize].lane_flip_flops
-    adders = hw.columns * ACCUMULATOR_BITS
-    return array + lanes + adders + sum(_control_flip_flops(hw).values())
-
-
 def _logic_area_um2(hw: SystolicHardware) -> dict[str, float]:
     """Placed area of logic by component."""
-    control = _control_flip_flops(hw)
-    lane = _LANES[hw.requantize]
+    control = control_flip_flops(hw)
+    lane = LANES[hw.requantize]
     product_bits = math.prod(lane.product) + (2 * math.prod(lane.add_product) if lane.add_product else 0)
     lanes = hw.vector_lanes * requantizer_gates(product_bits, lane.lane_flip_flops)
     multipliers = len(ENGINES) * math.prod(_SEQUENCER_PRODUCT)
     gates = {
         "pe_array": hw.pes * _element_gates(hw)
-        + pipeline_gates(_skew_flip_flops(hw))
-        + control_gates(_transposer_flip_flops(hw)),
+        + pipeline_gates(skew_flip_flops(hw))
+        + control_gates(transposer_flip_flops(hw)),
         "vector_unit": lanes + control_gates(control["vector_unit"]),
         "sequencers": control_gates(control["sequencers"], multipliers),
         "dma": control_gates(control["dma"]),
@@ -392,6 +333,10 @@ def _element_gates(hw: SystolicHardware) -> float:
     return element_gates(ACTIVATION_BITS * hw.weight_bits, element_flip_flops(hw))
 
 
-def _accumulate_adder_area_um2(hw: SystolicHardware) -> float:
-    """The adders in front of the accumulator memory, a register behind each bit."""
-    return logic_area_um2(control_gates(hw.columns * ACCUMULATOR_BITS))
+def _memory_logic_area_um2(hw: SystolicHardware) -> dict[str, float]:
+    """Placed area of the logic beside the memories: output registers, and adders in front of the accumulators."""
+    area = {
+        _COMPONENTS[memory]: logic_area_um2(pipeline_gates(bits)) for memory, bits in output_register_bits(hw).items()
+    }
+    area["accumulator"] += logic_area_um2(control_gates(hw.columns * ACCUMULATOR_BITS))
+    return area

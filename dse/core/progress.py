@@ -87,7 +87,8 @@ class PlainReporter:
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Count steps; print when the last line is old."""
         self._done += steps
-        if self._clock() - self._last_line >= LINE_INTERVAL_S:
+        # the last step is told by `close`
+        if self._done != self._total and self._clock() - self._last_line >= LINE_INTERVAL_S:
             self._last_line = self._clock()
             self.message(f"{self._name}: {self._count()}{' ' + note if note else ''}")
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from amaranth._toolchain.yosys import YosysError
-from amaranth.back import verilog
+from amaranth._toolchain.yosys import YosysError, find_yosys
+from amaranth.back import rtlil
 from amaranth.lib import wiring
 
 from dse.core.errors import DseError, InfeasibleError, UsageError, Violation
@@ -31,6 +31,8 @@ ByteArray = npt.NDArray[np.uint8]
 #: Width of the program port's words.
 _QUEUE_WORD_BITS = 64
 _BYTES_PER_LINE = 16
+#: The oldest Yosys that Amaranth 0.5 writes its intermediate form for.
+_YOSYS_VERSION = (0, 40)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,14 +137,26 @@ def _write_step(vectors: StepVectors, slug: str, machine: Machine, files: dict[s
 
 
 def machine_verilog(component: wiring.Component, name: str) -> str:
-    """Verilog of a component as module `name`, without source positions.
+    """Verilog-2005 of a component as module `name`, without source positions.
 
     Raises
     ------
     DseError: the Yosys that Amaranth converts with is missing.
     """
+    script = [
+        f"read_rtlil <<rtlil\n{rtlil.convert(component, name=name, emit_src=False)}\nrtlil",
+        # Whole `proc`, unlike Amaranth's own back end: combinational logic becomes continuous assignments.
+        # As `always @*` blocks, those whose inputs settle before the block first waits stay undefined in an
+        # event-driven simulator, and the undefined bit spreads.
+        "proc",
+        "memory_collect",
+        "clean",
+        "write_verilog -norename -noattr",
+    ]
     try:
-        text: str = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
+        text: str = find_yosys(lambda version: version >= _YOSYS_VERSION).run(
+            ["-q", "-"], "\n".join(script), ignore_warnings=True
+        )
     except YosysError as error:
         raise DseError(
             f"Verilog of {name!r} needs Yosys: {error}; `pip install 'amaranth[builtin-yosys]'` brings one"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from amaranth.back import rtlil
 from amaranth.sim import Simulator
 
 from accelerators.systolic.rtl import MatmulEngine
@@ -338,6 +339,15 @@ def test_scratchpads_are_read_as_often_as_the_dataflow_needs(dataflow: str) -> N
         assert outcome.acc_reads == (case["n_blocks"] * case.pixels * case["accumulate"] if dataflow == "os" else added)
 
 
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+def test_every_processing_element_keeps_its_name_in_the_netlist(dataflow: str) -> None:
+    """Netlist and timing reports name elements by row and column."""
+    text = rtlil.convert(MatmulEngine(machine(3, 2, dataflow)))
+    for i, j in itertools.product(range(3), range(2)):
+        assert f"pe_{i}_{j}" in text
+    assert "pe_3_0" not in text
+
+
 def test_addresses_wrap_at_16_bits() -> None:
     """Strides are modulo 2**16, so a stride of -1 is 65535."""
     target = machine(2, 2, "ws")
@@ -370,6 +380,7 @@ def test_closed_form_refuses_empty_descriptors(counts: tuple[Any, Any, Any]) -> 
         matmul_cycles(*counts, machine(2, 2, "ws"))
 
 
+@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
 def test_an_array_that_cannot_be_built_is_refused() -> None:
     with pytest.raises(DseError, match="rows: 1 elements against a bound of 2"):
         MatmulEngine(machine(1, 4, "ws"))

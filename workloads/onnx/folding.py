@@ -55,9 +55,10 @@ def shape_of(node: Node) -> None:
 
 def _gather(node: Node, x: Array) -> Array:
     indices = node.constant(1, "indices")
-    if indices.size > x.size:
-        node.builder.constants.charge(node.outputs[0], (indices.size, x.size), x.itemsize)
-    return np.take(x, indices, axis=node.axis(node.integer("axis", 0), x.ndim))
+    axis = node.axis(node.integer("axis", 0), x.ndim)
+    # before it is made: repeated indices multiply the data
+    node.builder.constants.charge(node.outputs[0], (indices.size, x.size // x.shape[axis]), x.itemsize)
+    return np.take(x, indices, axis=axis)
 
 
 def _concat(node: Node, x: Array) -> Array:

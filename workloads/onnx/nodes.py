@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dse.ir.windows import output_size
+from workloads.onnx.constants import MAX_ELEMENTS
 from workloads.onnx.folding import reshaped_shape, squeezed_shape
 from workloads.onnx.node import Array, Node
 
@@ -290,6 +291,9 @@ def _window_output(
         output_size(shape[2 + axis], kernel[axis], strides[axis], pads[axis], pads[2 + axis], dilations[axis])
         for axis in (0, 1)
     )
+    padded = (*shape[:2], shape[2] + pads[0] + pads[2], shape[3] + pads[1] + pads[3])
+    if math.prod(padded) > MAX_ELEMENTS:
+        node.fail(f"its padded input {list(padded)} is above the limit of {MAX_ELEMENTS:,} elements")
     if min(out) < 1:
         node.fail(f"a kernel of {list(kernel)} does not fit the padded input {list(shape)}")
     return out[0], out[1]

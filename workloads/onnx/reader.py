@@ -48,7 +48,14 @@ def read_model(path: Path, dims: Mapping[str, int] | None = None, *, source: str
     ModelError: anything that keeps the file from being read.
     """
     source = path.name if source is None else source
-    model = _parse(path, source)
+    try:
+        return _read(_parse(path, source), path, dict(dims or {}), source)
+    except UnicodeDecodeError as error:
+        # protobuf decodes names when they are first looked at
+        raise ModelError(f"{source}: is damaged: a name in it is not UTF-8 text") from error
+
+
+def _read(model: onnx.ModelProto, path: Path, dims: dict[str, int], source: str) -> Graph:
     opset = _opset(model, source)
     if not model.graph.node:
         raise ModelError(f"{source}: holds no network (its graph has no nodes); is it a complete ONNX file?")
@@ -60,7 +67,7 @@ def read_model(path: Path, dims: Mapping[str, int] | None = None, *, source: str
             raise ModelError(f"{source}: initializer {tensor.name!r} appears twice")
         data = builder.constants.decode(tensor, tensor.name)
         builder.tensors[tensor.name] = Tensor(tensor.name, data.shape, str(data.dtype), data=data)
-    inputs = _read_inputs(model.graph, builder, dict(dims or {}))
+    inputs = _read_inputs(model.graph, builder, dims)
     for index, proto in enumerate(model.graph.node):
         _read_node(builder, proto, index, opset)
     return _finish(model.graph, builder, path.stem, inputs)
@@ -69,7 +76,7 @@ def read_model(path: Path, dims: Mapping[str, int] | None = None, *, source: str
 def _parse(path: Path, source: str) -> onnx.ModelProto:
     try:
         if not path.is_file():
-            kind = "is a folder" if path.is_dir() else "does not exist"
+            kind = "is no ordinary file" if path.exists() else "does not exist"
             present = sorted(entry.name for entry in path.parent.glob("*.onnx")) if path.parent.is_dir() else []
             raise ModelError(f"{source}: the model file {kind}{nearest(path.name, present) if present else ''}")
         # before parsing: protobuf would read the whole file first
@@ -155,7 +162,7 @@ def _read_node(builder: GraphBuilder, proto: onnx.NodeProto, index: int, opset: 
         raise ModelError(f"{builder.source}: node {name!r} ({op_type}, opset {opset}): {error}") from error
     node = Node(name, op_type, opset, tuple(proto.input), tuple(proto.output), attributes, builder)
     if op_type not in SUPPORTED_OPS:
-        node.fail(f"this operator is not supported{nearest(op_type, SUPPORTED_OPS)}")
+        node.fail(f"this operator is not supported; supported: {', '.join(SUPPORTED_OPS)}")
     try:
         _convert(node)
     except (ValueError, IndexError, ArithmeticError) as error:
