@@ -254,8 +254,8 @@ def _buffer_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
     """Accesses that are nothing but a memory's."""
     memories = _memories(hw)
     # the vector unit writes one lane group: only the macros that hold it are driven
-    macros = math.ceil(8 * hw.columns / 64)
-    written = min(macros, math.ceil(8 * hw.vector_lanes / 64)) / macros
+    slices = memories["output_buffer"].slices
+    written = math.ceil(slices * hw.vector_lanes / hw.columns) / slices
     return {
         "activation_writes": {"activation_spad": memories["activation_spad"].write_pj},
         "weight_writes": {"weight_spad": memories["weight_spad"].write_pj},

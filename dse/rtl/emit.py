@@ -151,16 +151,15 @@ def machine_verilog(component: wiring.Component, name: str) -> str:
         "proc",
         "memory_collect",
         "clean",
-        "write_verilog -norename -noattr",
+        "write_verilog -noattr",
     ]
     try:
-        text: str = find_yosys(lambda version: version >= _YOSYS_VERSION).run(
-            ["-q", "-"], "\n".join(script), ignore_warnings=True
-        )
+        yosys = find_yosys(lambda version: version >= _YOSYS_VERSION)
     except YosysError as error:
         raise DseError(
             f"Verilog of {name!r} needs Yosys: {error}; `pip install 'amaranth[builtin-yosys]'` brings one"
         ) from error
+    text: str = yosys.run(["-q", "-"], "\n".join(script), ignore_warnings=True)
     return text
 
 

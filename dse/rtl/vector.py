@@ -235,7 +235,8 @@ class VectorEngine(wiring.Component):
             self.res.en.eq(due & add),
             self.res.addr.eq(middle.addr),
         ]
-        arrived = delay(m, middle.group, READ_LATENCY, "residual_group")
+        # without `add` nothing is read: what stands at the port, perhaps never defined, must not enter
+        arrived = Mux(add, delay(m, middle.group, READ_LATENCY, "residual_group"), 0)
         residuals = self._selected(m, self.res.data, arrived, 8, "residual")
         results = []
         for index, (value, residual) in enumerate(zip(values, residuals, strict=True)):

@@ -2,11 +2,11 @@
 
 How a memory is built from what was measured (1 KiB to 2 MiB, 64-bit words; other widths at 64 KiB only):
 
-- A word above 64 bits is sliced over parallel macros of at most 64 bits. No extrapolation in width is needed, and
-  wide words become fast as they do in practice. Against the measured 128 and 256-bit macros at 64 KiB a read
-  comes out within 12 %, area within 3 %, and a write up to 30 % cheaper.
-- A word below 64 bits takes the ratio measured at 64 KiB between its width and 64 bits; below 16 bits the ratio of
-  16, since decoder and bit lines stay.
+- A word above 64 bits is sliced over parallel macros of 64 bits, so that wide words become fast as they do in
+  practice. Against the measured 128 and 256-bit macros of 64 KiB a read comes out within 12 %, area within 3 %, and
+  a write up to 30 % cheaper. Slices do not get smaller than 2 KiB: a shallow memory has wider ones, up to 256 bits.
+- Macros of another width than 64 bits take the ratio measured at 64 KiB; below 16 bits that of 16, since decoder
+  and bit lines stay. Above 64 bits area goes with capacity alone (measured: 5 to 10 % less).
 - A macro above 2 MiB becomes equal banks of at most 2 MiB.
 - A macro below 1 KiB is the smaller in area of a 1 KiB macro (the smallest that is measured; memory compilers have
   such a floor too) and an array of flip-flops.
@@ -25,7 +25,9 @@ from functools import cache, lru_cache
 from dse.tech.constants import SramRow, sram_rows, value
 from dse.tech.logic import fitted_register_gates, logic_area_um2
 
-MACRO_BITS = 64
+#: Width of a slice, and of the widest macro that was measured.
+SLICE_BITS, WIDEST_BITS = 64, 256
+SMALLEST_SLICE_BYTES = 2048
 #: Gate delays through the read multiplexer of a register file.
 _REGISTER_FILE_FO4 = 10
 
@@ -35,7 +37,7 @@ class SramCost:
     """One memory at nominal supply.
 
     `read_pj`, `write_pj` per word; `access_ns` of the slowest macro with its wires. `macros` macros of
-    `macro_bytes` make it up, `macro_kind` "sram" or "registers".
+    `macro_bytes` make it up, `slices` of them side by side for a word; `macro_kind` "sram" or "registers".
     """
 
     read_pj: float
@@ -44,6 +46,7 @@ class SramCost:
     leakage_mw: float
     access_ns: float
     macros: int
+    slices: int
     macro_bytes: float
     macro_kind: str
 
@@ -81,7 +84,7 @@ def sram(capacity_bytes: float, word_bits: int, *, banks: int = 1, two_port: boo
     """
     if capacity_bytes <= 0 or word_bits < 1 or banks < 1:
         raise ValueError(f"sram of {capacity_bytes} bytes, {word_bits}-bit words, {banks} banks: must be positive")
-    slices = math.ceil(word_bits / MACRO_BITS)
+    slices = _slices(capacity_bytes / banks, word_bits)
     slice_bits = word_bits / slices
     slice_bytes = capacity_bytes / banks / slices
     largest = max(row.capacity_kib for row in sram_rows()) * 1024
@@ -99,13 +102,20 @@ def sram(capacity_bytes: float, word_bits: int, *, banks: int = 1, two_port: boo
         leakage_mw=macros * macro.leakage_mw * port,
         access_ns=macro.access_ns + extra_mm * value("wire_delay"),
         macros=macros,
+        slices=slices,
         macro_bytes=slice_bytes / parts,
         macro_kind=macro.kind,
     )
 
 
+def _slices(capacity_bytes: float, word_bits: int) -> int:
+    """Macros side by side that make up a word."""
+    deep_enough = int(capacity_bytes // SMALLEST_SLICE_BYTES)
+    return max(math.ceil(word_bits / WIDEST_BITS), min(math.ceil(word_bits / SLICE_BITS), deep_enough))
+
+
 def _macro(capacity_bytes: float, word_bits: float) -> _Macro:
-    """One macro of at most 64 bits and 2 MiB."""
+    """One macro of at most 256 bits and 2 MiB."""
     smallest = min(row.capacity_kib for row in sram_rows())
     kib = max(capacity_bytes / 1024, smallest)
 
@@ -140,7 +150,7 @@ def _leakage_mw_per_kib() -> float:
 
 @cache
 def _measured_at_64_bits() -> tuple[SramRow, ...]:
-    rows = [row for row in sram_rows() if row.word_bits == MACRO_BITS and row.access_ns is not None]
+    rows = [row for row in sram_rows() if row.word_bits == SLICE_BITS and row.access_ns is not None]
     return tuple(sorted(rows, key=lambda row: row.capacity_kib))
 
 
@@ -157,15 +167,14 @@ def _at_capacity(quantity: str, kib: float) -> float:
 @cache
 def _width_curve(quantity: str) -> Callable[[float], float]:
     reference = next(row for row in _measured_at_64_bits() if row.capacity_kib == 64)
-    rows = sorted(
-        (row for row in sram_rows() if row.capacity_kib == 64 and row.word_bits <= MACRO_BITS),
-        key=lambda row: row.word_bits,
-    )
+    rows = sorted((row for row in sram_rows() if row.capacity_kib == 64), key=lambda row: row.word_bits)
     ratios = [getattr(row, quantity) / getattr(reference, quantity) for row in rows]
     return _log_log([float(row.word_bits) for row in rows], ratios)
 
 
 def _width_ratio(quantity: str, word_bits: float) -> float:
+    if quantity == "area_mm2":
+        word_bits = min(word_bits, SLICE_BITS)
     narrowest = min(row.word_bits for row in sram_rows())
     return _width_curve(quantity)(max(word_bits, narrowest))
 

@@ -100,3 +100,22 @@ def test_the_installed_package_simulates_the_zoo_on_a_preset(installed: Path, tm
     assert done.returncode == 0, done.stderr
     layers = json.loads(done.stdout)["layers"]
     assert sum(layer["useful_macs"] for layer in layers) == 12_501_632
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_run_ignore_a_stray_package_too(installed: Path, tmp_path: Path) -> None:
+    for stray in ("workloads", "accelerators"):
+        (tmp_path / stray).mkdir()
+        (tmp_path / stray / "__init__.py").write_text("raise SystemExit('stray package imported')\n")
+    arguments = (
+        "workload.model=zoo:mlp",
+        "search.trials=4",
+        "search.batch=2",
+        "search.constraints=[]",
+        "emit.winners=0",
+        "workload.calibration.images=4",
+    )
+    done = dse(installed, tmp_path, "run", "edge", *arguments, "--jobs", "2", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout
+    assert json.loads((tmp_path / "runs" / "edge" / "pareto.json").read_text())["counts"]["simulated"] == 4

@@ -254,6 +254,11 @@ def test_emission_is_reproducible_and_holds_no_source_paths(emitted: Any, tmp_pa
         assert str(tmp_path) not in text
 
 
+def test_verilog_has_no_block_that_may_sleep_through_its_inputs(emitted: Any) -> None:
+    # `always @*` waits for a change: inputs constant from time 0 on leave its outputs undefined
+    assert "always @*" not in (emitted[0] / "rtl" / "small.v").read_text()
+
+
 def test_vector_files_hold_the_encoded_queues_and_listings_the_same_descriptors(emitted: Any) -> None:
     folder, component, (first, _) = emitted
     machine = component.machine

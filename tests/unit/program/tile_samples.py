@@ -50,7 +50,7 @@ def op(opcode: Opcode, values: Mapping[str, int] | None = None, **semaphores: in
 
 
 HALT = Descriptor(Opcode.HALT)
-IDLE: dict[str, tuple[Descriptor, ...]] = {engine: (HALT,) for engine in ENGINES}
+IDLE: dict[str, tuple[Descriptor, ...]] = dict.fromkeys(ENGINES, (HALT,))
 
 
 def loop(count: int, *body: Descriptor) -> tuple[Descriptor, ...]:
@@ -189,9 +189,8 @@ def packed_channels(bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray)
 def pipeline(seed: int, *, blocks: int | None = None, tiles: int | None = None) -> Sample:
     """X @ W, requantized: column blocks (outer loop) of activation tiles (inner loop), all buffers ping-pong."""
     rng = np.random.default_rng(seed)
-    machine = small_machine(
-        rows=int(rng.integers(1, 5)), columns=4, lanes=int(rng.choice([1, 2, 4])), requantize=str(rng.choice(["ort", "q31"]))
-    )  # fmt: skip
+    lanes, mode = int(rng.choice([1, 2, 4])), str(rng.choice(["ort", "q31"]))
+    machine = small_machine(rows=int(rng.integers(1, 5)), lanes=lanes, requantize=mode)
     blocks = blocks or int(rng.integers(1, 4))
     tiles = tiles or int(rng.integers(1, 5))
     height, depth = int(rng.integers(1, 5)), int(rng.integers(1, 3))
@@ -224,7 +223,8 @@ def _pipeline_queues(
     parameters = {**one, "n2": groups, "run_bytes": parameter_bytes, "ext_base": starts[2],
                   "ext_stride2": parameter_bytes, "local_stride2": 1, "memory": MemoryId.PARAMETER}  # fmt: skip
     weights = {**one, "n2": depth * rows, "run_bytes": columns, "ext_base": starts[1], "ext_stride2": columns,
-               "ext_inc0": depth * rows * columns, "local_stride2": 1, "local_toggle": 1, "memory": MemoryId.WEIGHT}  # fmt: skip
+               "ext_inc0": depth * rows * columns, "local_stride2": 1, "local_toggle": 1,
+               "memory": MemoryId.WEIGHT}  # fmt: skip
     activations = {"n0": 1, "n1": height, "n2": depth, "run_bytes": rows, "ext_stride1": depth * rows,
                    "ext_stride2": rows, "ext_inc1": height * depth * rows, "local_stride1": depth,
                    "local_stride2": 1, "local_toggle": both, "memory": MemoryId.ACTIVATION}  # fmt: skip
@@ -258,8 +258,13 @@ def _pipeline_queues(
         ),
         "vector": (
             op(Opcode.SYNC, signal_acc_free=2),
-            *loop(blocks, *loop(tiles, op(Opcode.VECTOR, vector, wait_acc_ready=1, wait_out_free=1,
-                                          signal_acc_free=1, signal_out_ready=1))),  # fmt: skip
+            *loop(
+                blocks,
+                *loop(
+                    tiles,
+                    op(Opcode.VECTOR, vector, wait_acc_ready=1, wait_out_free=1, signal_acc_free=1, signal_out_ready=1),
+                ),
+            ),
         ),
         "store": (
             op(Opcode.SYNC, signal_out_free=2),

@@ -71,7 +71,7 @@ def test_every_part_of_a_price_is_positive_and_macros_hold_the_capacity(size: fl
     assert min(cost.read_pj, cost.write_pj, cost.area_um2, cost.leakage_mw, cost.access_ns) > 0
     assert cost.macros * cost.macro_bytes == pytest.approx(size, rel=1e-9)
     assert cost.macro_bytes <= 2 * 1024 * 1024 * (1 + 1e-9)
-    assert cost.macros >= banks * math.ceil(word / 64)
+    assert cost.macros >= banks * math.ceil(word / 256)
 
 
 def test_above_the_largest_run_a_memory_becomes_banks_and_wires() -> None:
@@ -94,6 +94,25 @@ def test_below_one_kib_the_smaller_of_macro_and_register_file_is_taken() -> None
     assert tiny.area_um2 == pytest.approx(logic_area_um2(128 * fitted_register_gates()))
     assert tiny.area_um2 < floor.area_um2
     assert tiny.read_pj == pytest.approx(32 * value("register_energy"))
+
+
+def test_shallow_wide_memories_have_wider_macros_instead_of_tiny_ones() -> None:
+    shallow, narrow = sram(4096, 256), sram(4096, 64)
+    assert (shallow.macros, shallow.macro_bytes) == (2, 2048)
+    assert sram(2048, 256).macros == 1
+    rows = {row.word_bits: row for row in sram_rows() if row.capacity_kib == 64}
+    ratio = rows[256].read_pj / rows[64].read_pj
+    assert sram(2048, 256).read_pj == pytest.approx(ratio * sram(2048, 64).read_pj)
+    assert sram(2048, 256).area_um2 == pytest.approx(sram(2048, 64).area_um2)
+    assert shallow.read_pj > narrow.read_pj
+
+
+def test_capacity_is_paid_for_down_to_a_kibibyte_a_macro_whatever_the_word() -> None:
+    for word in (8, 64, 256, 1024):
+        sizes = [1024 * math.ceil(word / 256) * step for step in (1, 1.5, 2, 3, 4, 6, 8, 16)]
+        areas = [sram(size, word).area_um2 for size in sizes]
+        assert areas == sorted(areas)
+        assert len(set(areas)) == len(areas)
 
 
 def test_two_ports_cost_area_and_leakage_but_no_access_energy_in_one_macro() -> None:
