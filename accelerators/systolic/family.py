@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,7 +16,7 @@ from accelerators.systolic.cost import check_hardware, hardware_cost
 from accelerators.systolic.executable import SystolicExecutable
 from accelerators.systolic.hardware import SystolicHardware
 from accelerators.systolic.lower import DECISIONS, lower
-from accelerators.systolic.verify import run_rtl, verification_cases
+from accelerators.systolic.verify import emit, run_rtl, verification_cases
 from dse.arch import Arch
 from dse.backend import (
     Accelerator,
@@ -97,6 +98,10 @@ class SystolicAccelerator(Accelerator):
     def run_rtl(self, executable: Executable, inputs: Mapping[str, Any]) -> RtlRun:
         assert isinstance(executable, SystolicExecutable)
         return run_rtl(executable, inputs)
+
+    def emit(self, executable: Executable, cases: Sequence[VerificationCase], folder: Path) -> Sequence[Path]:
+        assert isinstance(executable, SystolicExecutable)
+        return emit(executable, cases, folder)
 
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
         return _presets()

@@ -7,12 +7,14 @@ Each piece is lowered by the same `lower` as a program of its own; the tile is t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from accelerators.systolic.executable import SystolicExecutable
+from accelerators.systolic.image import write_tensor
 from accelerators.systolic.layer import Layer
 from accelerators.systolic.tiling import TileGrid
 from dse.backend import RtlRun, VerificationCase
@@ -20,6 +22,10 @@ from dse.compiler.crop import Tile, Window, crop_conv, crop_gemm
 from dse.core.errors import ModelError
 from dse.ir import Graph
 from dse.program.tile.program import TileStep
+from dse.sim import simulate_a
+
+if TYPE_CHECKING:
+    from dse.rtl.emit import StepVectors
 
 Values = Mapping[str, npt.NDArray[Any]]
 
@@ -92,3 +98,38 @@ def run_rtl(executable: SystolicExecutable, inputs: Values) -> RtlRun:
     run = run_step(TileMachine(target, MatmulEngine(target)), target, steps[0], executable.load_inputs(inputs))
     outputs = {name: executable.read(np.asarray(run.memory), name) for name in executable.graph.outputs}
     return RtlRun(outputs, run.cycles)
+
+
+def emit(executable: SystolicExecutable, cases: Sequence[VerificationCase], folder: Path) -> Sequence[Path]:
+    """Verilog of the design and a testbench that runs every case on it: expected bytes, predicted cycles.
+
+    Raises
+    ------
+    ModelError: a case is not a systolic program of one tile step.
+    DseError: Yosys is missing.
+    """
+    from accelerators.systolic.rtl import MatmulEngine
+    from dse.rtl.emit import emit as emit_files
+    from dse.rtl.machine import TileMachine
+
+    target = executable.program.machine
+    component = TileMachine(target, MatmulEngine(target))
+    vectors = [_vectors(case) for case in cases]
+    return list(emit_files(component, target, folder, name="systolic", steps_with_vectors=vectors).values())
+
+
+def _vectors(case: VerificationCase) -> StepVectors:
+    """A case as the testbench needs it: memory before, bytes expected after, predicted cycles."""
+    from dse.rtl.emit import StepVectors
+
+    piece = case.executable
+    if not isinstance(piece, SystolicExecutable) or len(piece.program.tile_steps) != 1:
+        raise ModelError(f"case {case.name!r} is not a systolic program of one tile step")
+    regions = []
+    for name, values in case.expected.items():
+        place = piece.program.placements[name]
+        area = np.zeros(piece.program.memory_bytes, np.uint8)
+        write_tensor(area, place, np.asarray(values))
+        regions.append((place.base, area[place.base : place.base + place.bytes]))
+    cycles = simulate_a(piece.task_graph()).total_cycles
+    return StepVectors(piece.program.tile_steps[0], piece.load_inputs(case.inputs), regions, cycles)

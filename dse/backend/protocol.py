@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -157,6 +158,10 @@ class Accelerator(ABC):
 
     def run_rtl(self, executable: Executable, inputs: Mapping[str, Any]) -> RtlRun:
         """Simulate the RTL of the executable's design on its program, cycle by cycle."""
+        raise UsageError(f"the {self.name} family emits no RTL")
+
+    def emit(self, executable: Executable, cases: Sequence[VerificationCase], folder: Path) -> Sequence[Path]:
+        """Write the hardware of an executable's design, with a self-checking testbench that runs the cases."""
         raise UsageError(f"the {self.name} family emits no RTL")
 
     def presets(self) -> Mapping[str, Mapping[str, Any]]:

@@ -79,7 +79,7 @@ def verify_winner(
     values
         All tensors of the reference run by name.
     folder
-        Receives `descriptors/PIECE.txt`.
+        Receives `descriptors/PIECE.txt`, the Verilog and a self-checking testbench with the pieces as vectors.
     report
         Called with one line per piece.
 
@@ -88,7 +88,10 @@ def verify_winner(
     One VerifiedCase per piece; empty when the family has none to offer.
     """
     results = []
-    for case in family.verification_cases(executable, values):
+    cases = family.verification_cases(executable, values)
+    if cases:
+        family.emit(executable, cases, folder)
+    for case in cases:
         save_listing(case, folder / "descriptors")
         result = verify_case(family, case)
         verdict = "ok" if result.passed else "FAILED"

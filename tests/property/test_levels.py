@@ -30,7 +30,7 @@ def random_graph(seed: int, *, shared: bool = False, runnable: bool = True) -> T
     waits, signals = [], []
     for task in range(count):
         for semaphore in np.flatnonzero(consumer == engine[task]).tolist():
-            most = int(held[semaphore]) if runnable else 3
+            most = int(held[semaphore]) if runnable else 2
             if most and rng.random() < 0.6:
                 waits.append((task, semaphore, int(rng.integers(1, most + 1))))
                 held[semaphore] -= waits[-1][2]

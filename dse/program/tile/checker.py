@@ -15,8 +15,7 @@ import numpy as np
 from dse.program.dependences import FROM_START, filling_tasks
 from dse.program.tile.errors import TileProgramError
 from dse.program.tile.expand import Expanded, IntArray, effective, expand
-from dse.program.tile.footprint import accesses, descriptor_problems, place, unit
-from dse.program.tile.interpreter import bounds_problems, semaphore_slots
+from dse.program.tile.footprint import accesses, bounds_problems, descriptor_problems, place, semaphore_slots, unit
 from dse.program.tile.isa import ENGINES, SEMAPHORE_MAX, SEMAPHORES, Descriptor, MemoryId
 from dse.program.tile.program import Machine, TileStep
 
@@ -193,15 +192,22 @@ def _clocks(tasks: _Tasks) -> tuple[IntArray, list[str]]:
                 after[engine][engine] = task - first[engine] + 1
                 position[engine] += 1
                 moved = True
-    standing = []
-    for engine in range(engines):
-        task = position[engine]
-        if task < first[engine + 1]:
-            rows = range(begin[task], begin[task + 1])
-            open_rows = [r for r in rows if filled_by[r] < 0 or filled_by[r] >= position[engine_of[filled_by[r]]]]
-            waits = ", ".join(f"semaphore {int(tasks.waits[r, 1])}" for r in open_rows if filled_by[r] != FROM_START)
-            standing.append(f"{tasks.name(task)} waits for {waits}")
-    return clocks, standing
+    return clocks, _standing(tasks, position)
+
+
+def _standing(tasks: _Tasks, position: list[int]) -> list[str]:
+    """The first task that cannot start on each engine that stands, and what it waits for."""
+    result = []
+    for engine, task in enumerate(position):
+        if task == tasks.first[engine + 1]:
+            continue
+        missing = []
+        for row in np.flatnonzero(tasks.waits[:, 0] == task).tolist():
+            source = int(tasks.filled_by[row])
+            if source != FROM_START and (source < 0 or source >= position[tasks.engine(source)]):
+                missing.append(f"semaphore {int(tasks.waits[row, 1])}")
+        result.append(f"{tasks.name(task)} waits for {', '.join(missing)}")
+    return result
 
 
 def _overflows(tasks: _Tasks, clocks: IntArray) -> list[str]:

@@ -5,13 +5,16 @@ All strides and increments are unsigned, so an access reaches from its effective
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dse.program.tile.encode import field_range
 from dse.program.tile.errors import TileProgramError
-from dse.program.tile.expand import operands
+from dse.program.tile.expand import IntArray, operands
 from dse.program.tile.isa import OPCODE_ENGINES, Descriptor, MemoryId, Opcode, fields
 from dse.program.tile.program import Machine
+
+Slots = tuple[tuple[int, int], ...]
 
 #: Fields that count iterations: a pass over nothing is not defined.
 _COUNTS = {
@@ -133,3 +136,25 @@ def _vector_problems(d: Descriptor, machine: Machine) -> list[str]:
     if d["add"] and not 1 <= d["add_shift"] <= 62:
         problems.append(f"add_shift is {d['add_shift']}; 1 to 62 are valid")
     return problems
+
+
+def semaphore_slots(d: Descriptor, verb: str) -> Slots:
+    """Used (semaphore, amount) pairs of a descriptor; `verb` is "wait" or "signal"."""
+    slots = ((d[f"{verb}{i}_id"], d[f"{verb}{i}_amount"]) for i in range(3))
+    return tuple((semaphore, amount) for semaphore, amount in slots if amount)
+
+
+def bounds_problems(
+    d: Descriptor, addresses: Mapping[str, IntArray], machine: Machine, memory_bytes: int
+) -> Iterator[str]:
+    """Accesses of a descriptor that leave their memory, worst instance each."""
+    for access in accesses(d, machine):
+        base = addresses[access.operand]
+        end = limit(access.memory, machine, memory_bytes)
+        if base.size and int(base.max()) + access.extent > end:
+            worst = int(base.argmax())
+            yield (
+                f"{access.operand} reaches {unit(access.memory)} {int(base[worst])} to "
+                f"{int(base[worst]) + access.extent - 1} in its execution {worst}; "
+                f"the {place(access.memory)} has {end} {unit(access.memory)}"
+            )

@@ -16,13 +16,12 @@ import numpy.typing as npt
 
 from dse.program.tile.errors import TileProgramError
 from dse.program.tile.expand import Expanded, IntArray, effective, expand
-from dse.program.tile.footprint import accesses, descriptor_problems, limit, place, unit
+from dse.program.tile.footprint import Slots, bounds_problems, descriptor_problems, semaphore_slots
 from dse.program.tile.isa import ENGINES, SEMAPHORE_MAX, SEMAPHORES, Descriptor
 from dse.program.tile.kernels import Kernel, Scratchpads, kernel
 from dse.program.tile.program import HostStep, Machine, TileProgram, TileStep
 
 ByteArray = npt.NDArray[np.uint8]
-Slots = tuple[tuple[int, int], ...]
 
 #: How often, in moves, the random order prefers other engines: seldom, so that engines run far ahead.
 _RESHUFFLE = 0.15
@@ -81,12 +80,6 @@ def run_program(
             run_step(step, program.machine, memory, order_seed=seed)
         else:
             host(step, memory)
-
-
-def semaphore_slots(d: Descriptor, verb: str) -> Slots:
-    """Used (semaphore, amount) pairs of a descriptor; `verb` is "wait" or "signal"."""
-    slots = ((d[f"{verb}{i}_id"], d[f"{verb}{i}_amount"]) for i in range(3))
-    return tuple((semaphore, amount) for semaphore, amount in slots if amount)
 
 
 @dataclass
@@ -178,22 +171,6 @@ def _rows(columns: dict[str, IntArray]) -> Iterator[dict[str, int]]:
     names = list(columns)
     lists = [columns[name].tolist() for name in names]
     return (dict(zip(names, row, strict=True)) for row in zip(*lists, strict=True))
-
-
-def bounds_problems(
-    d: Descriptor, addresses: dict[str, IntArray], machine: Machine, memory_bytes: int
-) -> Iterator[str]:
-    """Accesses of a descriptor that leave their memory, worst instance each."""
-    for access in accesses(d, machine):
-        base = addresses[access.operand]
-        end = limit(access.memory, machine, memory_bytes)
-        if base.size and int(base.max()) + access.extent > end:
-            worst = int(base.argmax())
-            yield (
-                f"{access.operand} reaches {unit(access.memory)} {int(base[worst])} to "
-                f"{int(base[worst]) + access.extent - 1} in its execution {worst}; "
-                f"the {place(access.memory)} has {end} {unit(access.memory)}"
-            )
 
 
 def _take_turns(queues: list[_Queue], counts: list[int]) -> None:

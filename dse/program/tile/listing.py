@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dse.program.tile.interpreter import semaphore_slots
+from dse.program.tile.footprint import semaphore_slots
 from dse.program.tile.isa import ENGINES, LOOP_DEPTH, Descriptor, MemoryId, Opcode, fields
 from dse.program.tile.program import TileStep
 

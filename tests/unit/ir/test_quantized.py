@@ -11,7 +11,7 @@ from dse.core.errors import ModelError
 from dse.ir import Graph, Op, Quantization, Tensor
 from dse.ir.quantized import clamp_bounds, conv_scales, dequantize, quantize_array, quantize_input, quantize_inputs
 
-SCALE = st.floats(1e-4, 10, width=32)
+SCALE = st.floats(2.0**-13, 10, width=32)
 
 
 @given(SCALE, st.integers(-128, 127))

@@ -19,13 +19,13 @@ CONV = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": 
 
 
 def pointwise(
-    weight: npt.NDArray[Any], scale_y: float, zero_x: int = 0, zero_y: int = 0, activation: str = "none", scale_w: float = 1
+    weight: npt.NDArray[Any], scale_y: float, zero_x: int = 0, zero_y: int = 0, activation: str = "none"
 ) -> Graph:  # fmt: skip
     """x (1, C, 1, 1) -> conv 1x1 -> y, all scales 1 but the output's and the weights'."""
     outputs, depth = weight.shape
     tensors = {
         "x": Tensor("x", (1, depth, 1, 1), "int8", Quantization((1.0,), zero_x)),
-        "w": Tensor("w", (outputs, depth, 1, 1), "int8", Quantization((scale_w,) * outputs, 0, 0),
+        "w": Tensor("w", (outputs, depth, 1, 1), "int8", Quantization((1.0,) * outputs, 0, 0),
                     weight.astype(np.int8).reshape(outputs, depth, 1, 1)),
         "y": Tensor("y", (1, outputs, 1, 1), "int8", Quantization((scale_y,), zero_y)),
     }  # fmt: skip

@@ -39,7 +39,7 @@ def slow_convolution(
     x: npt.NDArray[np.float64], weight: npt.NDArray[np.float64], strides: tuple[int, int], pads: Pads,
     dilations: tuple[int, int], groups: int, fill: float,
 ) -> npt.NDArray[np.float64]:  # fmt: skip
-    batch, channels, height, width = x.shape
+    batch, _, height, width = x.shape
     outputs, depth, kernel_h, kernel_w = weight.shape
     rows = positions(height, kernel_h, strides[0], pads[0], pads[2], dilations[0])
     columns = positions(width, kernel_w, strides[1], pads[1], pads[3], dilations[1])

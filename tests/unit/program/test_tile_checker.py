@@ -13,7 +13,8 @@ from tile_samples import HALT, SEMAPHORE, Sample, loop, mutated, op, pipeline, s
 
 from dse.program.tile.checker import check
 from dse.program.tile.errors import TileProgramError
-from dse.program.tile.interpreter import run_step, semaphore_slots
+from dse.program.tile.footprint import semaphore_slots
+from dse.program.tile.interpreter import run_step
 from dse.program.tile.isa import ENGINES, Descriptor, MemoryId, Opcode
 from dse.program.tile.program import Machine, TileStep
 

@@ -44,7 +44,8 @@ def test_matmul_equals_the_scalar_definition(seed: int) -> None:
     )
     values = {"n_blocks": small(rng, 2), "n_rows": small(rng, 2), "n_columns": small(rng, 3),
               "n_channels": small(rng, 2), "height": small(rng, 3), "width": small(rng, 3),
-              "accumulate": int(rng.integers(0, 2)), **{f"a_stride_{dim}": int(rng.integers(0, 9)) for dim in "nrsyx"}}  # fmt: skip
+              "accumulate": int(rng.integers(0, 2))}  # fmt: skip
+    values |= {f"a_stride_{dim}": int(rng.integers(0, 9)) for dim in "nrsyx"}
     sizes = {"n": "n_blocks", "r": "n_rows", "s": "n_columns", "y": "height", "x": "width"}
     a_reach = sum((values[size] - 1) * values[f"a_stride_{dim}"] for dim, size in sizes.items()) + values["n_channels"]
     w_reach = values["n_blocks"] * values["n_rows"] * values["n_columns"] * values["n_channels"] * machine.rows
