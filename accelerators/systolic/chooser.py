@@ -241,11 +241,11 @@ def _price(
     w_words = blocks * kernel * total_words * machine.rows
     w_beats = w_words * w_passes * -(-machine.word_bytes[MemoryId.WEIGHT] // port)
     residual = store_beats if layer.residual else np.zeros_like(store_beats)
-    overhead = ISSUE_CYCLES + int(load_cycles(np.int64(0), np.int64(1), machine))
+    overhead = ISSUE_CYCLES + int(load_cycles(0, 1, machine))
     descriptors = a_loads * a_runs + w_loads + (t_out if layer.residual else 0)
     load_beats = a_beats * a_passes + w_beats + residual
     load = load_beats + overhead * descriptors
-    store = store_beats + (ISSUE_CYCLES + int(store_cycles(np.int64(0), np.int64(1), machine))) * t_out
+    store = store_beats + (ISSUE_CYCLES + int(store_cycles(0, 1, machine))) * t_out
     # not overlapped: the first tiles' load, the last tile's vector and store
     head = a_beats // np.maximum(t_pix * t_k, 1) + w_beats // np.maximum(w_loads, 1) + 2 * overhead
     tail = vector // np.maximum(t_out, 1) + store // np.maximum(t_out, 1)

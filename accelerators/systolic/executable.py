@@ -136,12 +136,12 @@ class SystolicExecutable(Executable):
             cycles = int(begins[index + 1] - begins[index])
             layers.append(self._layer_metrics(index, cycles, int(begins[index]), counts, spent, timeline))
         seconds = timeline.total_cycles / (self.hw.clock_mhz * 1e6)
-        leakage_pj = math.fsum(cost.static_mw.values()) * 1e-3 * seconds * 1e12
+        static_pj = math.fsum(cost.static_mw.values()) * 1e-3 * seconds * 1e12
         return Metrics(
             level=timeline.level,
             cycles=timeline.total_cycles,
             clock_mhz=self.hw.clock_mhz,
-            energy_pj={**dict(energies), "leakage": leakage_pj},
+            energy_pj={**dict(energies), "static": static_pj},
             area_um2=cost.area_um2,
             static_mw=cost.static_mw,
             peak_macs_per_cycle=float(self.hw.pes),

@@ -121,12 +121,12 @@ def pack_weights(grid: TileGrid, machine: Machine, weights: Int8Array) -> npt.ND
 
 def pack_words(words: Int8Array, weight_bits: int) -> npt.NDArray[np.uint8]:
     """Weight words, int8 of shape (words, columns), to bytes; two 4-bit weights share a byte, the lower first."""
-    raw = words.view(np.uint8)
+    raw: npt.NDArray[np.uint8] = words.view(np.uint8)
     if weight_bits == 8:
         return raw.ravel()
     if raw.shape[1] % 2:
         raw = np.pad(raw, ((0, 0), (0, 1)))
-    nibbles = raw & 0x0F
+    nibbles = np.bitwise_and(raw, np.uint8(0x0F))
     packed: npt.NDArray[np.uint8] = (nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)).ravel()
     return packed
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from accelerators.systolic.layer import Layer
 from accelerators.systolic.reduction import Reduction, block_channel_words
@@ -95,10 +96,7 @@ def split(extent: int, tile: int, *, peel_first: bool = False, peel_last: bool =
     if (peel_last or extent % tile) and total > 1:
         cuts.add(total - 1)
     edges = sorted(cuts)
-    return tuple(
-        Segment(low, high - low, min(tile, extent - low * tile), low * tile)
-        for low, high in zip(edges, edges[1:], strict=False)
-    )
+    return tuple(Segment(low, high - low, min(tile, extent - low * tile), low * tile) for low, high in pairwise(edges))
 
 
 def grid(layer: Layer, tiling: Tiling, rows: int, columns: int) -> TileGrid:

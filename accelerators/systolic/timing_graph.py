@@ -81,7 +81,7 @@ def durations(queue: Sequence[Descriptor], machine: Machine) -> tuple[IntArray, 
             per_run = -(-d["run_bytes"] // machine.memory_bytes_per_cycle)
             beats[i] = runs * per_run
             function = load_cycles if d.op == Opcode.LOAD else store_cycles
-            cycles[i] = function(np.int64(runs), np.int64(per_run), machine)
+            cycles[i] = function(runs, per_run, machine)
         elif d.op == Opcode.MATMUL:
             folds = d["n_rows"] * d["n_columns"] * d["n_channels"]
             cycles[i] = matmul_cycles(

@@ -132,4 +132,4 @@ def _vectors(case: VerificationCase) -> StepVectors:
         write_tensor(area, place, np.asarray(values))
         regions.append((place.base, area[place.base : place.base + place.bytes]))
     cycles = simulate_a(piece.task_graph()).total_cycles
-    return StepVectors(piece.program.tile_steps[0], piece.load_inputs(case.inputs), regions, cycles)
+    return StepVectors(piece.program.tile_steps[0], piece.load_inputs(case.inputs), tuple(regions), cycles)

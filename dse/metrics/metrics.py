@@ -67,7 +67,7 @@ class Metrics:
     cycles, clock_mhz
         Total cycles (int) and the clock they run at.
     energy_pj, area_um2, static_mw
-        By component. Energy includes leakage over the run as component "leakage".
+        By component. Energy includes static power over the run (leakage, clock tree, PHY) as component "static".
     peak_macs_per_cycle
         Of the mode the program runs in.
     layers
@@ -193,6 +193,6 @@ class Metrics:
                     math.isclose(total, layer.cycles, rel_tol=1e-9, abs_tol=1e-6),
                     f"{layer.name}: losses and useful cycles sum up to {total}, not {layer.cycles}",
                 )
-        dynamic = math.fsum(value for name, value in self.energy_pj.items() if name != "leakage")
+        dynamic = math.fsum(value for name, value in self.energy_pj.items() if name != "static")
         parts = math.fsum(value for layer in self.layers for value in layer.energy_pj.values())
         require(math.isclose(dynamic, parts, rel_tol=1e-9, abs_tol=1e-6), f"energy {dynamic} != sum of layers {parts}")

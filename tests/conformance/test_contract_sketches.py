@@ -135,7 +135,7 @@ class _GpuExecutable(Executable):
             moved, moved, {},
         )  # fmt: skip
         peak = float(self.hw.sms * self.hw.macs_per_sm_cycle)
-        energy = {"mac": float(executed), "leakage": 1.0}
+        energy = {"mac": float(executed), "static": 1.0}
         return Metrics(
             timeline.level, timeline.total_cycles, 1000.0, energy, {"die": 1e6}, {"die": 1.0}, peak, (layer,)
         )
@@ -210,7 +210,7 @@ class _SpikingExecutable(Executable):
         events = int((timeline.end - timeline.start).sum())
         layer = LayerMetrics("lif", "synapse", timeline.total_cycles, events, events, {"synapse": float(events)},
                              0, 0, {})  # fmt: skip
-        energy = {"synapse": float(events), "leakage": 1.0}
+        energy = {"synapse": float(events), "static": 1.0}
         return Metrics(
             timeline.level,
             timeline.total_cycles,
