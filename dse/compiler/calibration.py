@@ -24,8 +24,8 @@ def calibration_images(graph: Graph, count: int = 32, seed: int = 0) -> dict[str
 
     Feature maps are smooth noise: random fields at 2, 4, 8, ... cells a side, bilinearly enlarged and added with
     amplitude falling as 1 / cells (the spectrum of natural images), with a contrast and an offset per image and a
-    tint per channel, squashed into -1 .. 1 by tanh. Independent pixels would average out in every pool and understate the ranges. Inputs of other
-    ranks are standard normal.
+    tint per channel, squashed into -1 .. 1 by tanh. Independent pixels would average out in every pool and
+    understate the ranges. Inputs of other ranks are standard normal.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArra
     contrast = rng.uniform(0.5, 1.5, (count, 1, 1, 1)).astype(np.float32)
     offset = rng.normal(0, 0.3, (count, 1, 1, 1)) + rng.normal(0, 0.2, (count, channels, 1, 1))
     # pixels are bounded: without this, rare extremes of unseen images would saturate
-    return np.tanh(field * contrast + offset.astype(np.float32), dtype=np.float32)
+    return np.asarray(np.tanh(field * contrast + offset.astype(np.float32)), np.float32)
 
 
 def _enlarge(field: FloatArray, size: int, axis: int) -> FloatArray:

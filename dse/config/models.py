@@ -127,9 +127,9 @@ class SearchConfig(ConfigModel):
     constraints: list[str] = Field(
         default_factory=list, description="such as 'rows * columns <= 64' or 'area_mm2 <= 2.5'"
     )
-    trials: int = Field(400, ge=1, le=1_000_000, description="designs to propose")
+    trials: int = Field(400, ge=1, le=1_000_000, description="distinct designs to simulate, at most")
     batch: int = Field(20, ge=1, le=10_000, description="designs per ask/tell round; part of the result, not of speed")
-    sampler: Sampler = Field("auto", description="auto: nsga2 from 1000 trials on, tpe below")
+    sampler: Sampler = Field("auto", description="auto: nsga2, which keeps its front diverse")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the search")
 
     @field_validator("space")

@@ -6,6 +6,7 @@ stale ever blocks a resume. The file says who held it, for messages.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -36,7 +37,10 @@ def folder_lock(folder: Path) -> Iterator[str | None]:
     except OSError as error:
         raise RunFolderError(f"{folder}: cannot be written: {error.strerror}") from error
     try:
-        held = _try_lock(handle)
+        try:
+            held = _try_lock(handle)
+        except OSError as error:
+            raise RunFolderError(f"{folder}: its file system cannot lock files: {error.strerror}") from error
         holder = os.pread(handle, 200, 0).decode(errors="replace").strip() if hasattr(os, "pread") else ""
         if not held:
             raise RunFolderError(
@@ -65,6 +69,8 @@ def _try_lock(handle: int) -> bool:
             import fcntl
 
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        raise
     return True

@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dse.config.loader import LoadedConfig
-from dse.config.models import MAXIMISED
 from dse.core.progress import Reporter
-from dse.flow.finish import FinishedWinner, VerificationError, finish_winners, winner_name
+from dse.flow.document import counts, pareto_document, pareto_rows, report_document
+from dse.flow.finish import FinishedWinner, VerificationError, finish_winners
 from dse.flow.folder import RunFolder, open_run_folder
-from dse.flow.identity import SCHEMA_VERSION, run_identity
+from dse.flow.identity import run_identity
 from dse.flow.stages import Prepared, prepare_run, quantize_all, require_feasible
-from dse.flow.trial_log import TrialLog, trial_row
+from dse.flow.trial_log import TrialLog
 from dse.report import pareto_table, write_report
 from dse.search import SearchOutcome, Trial, Winner, choose_winners, evaluation_map, pareto_trials, search
 from dse.search.space import HARDWARE
@@ -80,7 +79,7 @@ def run(loaded: LoadedConfig, *, out: Path, resume: bool, jobs: int, seed: int |
         _show_pareto(prepared, outcome, front, winners, reporter)
         finished = _finish(prepared, folder, winners, jobs, reporter)
         reporter.stage("report")
-        document = _document(prepared, folder, outcome, front, winners, finished)
+        document = report_document(prepared, outcome, front, winners, finished)
         folder.write_json("winners.json", document["winners"])
         report = write_report(document, folder.path, folder.write_text)
         reporter.close()
@@ -107,14 +106,14 @@ def _search(prepared: Prepared, folder: RunFolder, jobs: int, reporter: Reporter
         if log.known:
             reporter.message(f"{log.path}: {len(log.known)} designs are known already")
         reporter.stage("search", min(plan.trials, prepared.space.size))
-        counts = {"ok": 0, "infeasible": 0, "rejected": 0}
+        tally = {"ok": 0, "infeasible": 0, "rejected": 0}
 
         def on_batch(batch: Sequence[Trial]) -> None:
             log.record(batch)
             for trial in batch:
-                counts[trial.evaluation.status] += 1
+                tally[trial.evaluation.status] += 1
             steps = sum(trial.evaluation.status != "rejected" for trial in batch)
-            reporter.advance(steps, f"{counts['ok']} feasible, {counts['rejected']} rejected unseen")
+            reporter.advance(steps, f"{tally['ok']} feasible, {tally['rejected']} rejected unseen")
 
         with evaluation_map(prepared.evaluator, jobs) as evaluate:
             return search(
@@ -133,33 +132,8 @@ def _choose(prepared: Prepared, front: Sequence[Trial]) -> list[Winner]:
 def _write_pareto(
     prepared: Prepared, folder: RunFolder, outcome: SearchOutcome, front: Sequence[Trial], winners: Sequence[Winner]
 ) -> None:
-    objectives = prepared.plan.objectives
-    rows = [trial_row(trial) for trial in front]
-    data = {
-        "schema": SCHEMA_VERSION,
-        "name": prepared.config.name,
-        "objectives": [{"name": name, "maximised": name in MAXIMISED} for name in objectives],
-        "constraints": [constraint.text for constraint in prepared.evaluator.constraints],
-        "counts": _counts(outcome),
-        "front": [{key: row[key] for key in ("trial", "digest", "values", "summary")} for row in rows],
-        "winners": [
-            {
-                "name": winner_name(place, winner),
-                "trial": winner.trial.number,
-                "digest": winner.trial.evaluation.digest,
-                "reason": winner.reason,
-            }
-            for place, winner in enumerate(winners)
-        ],
-    }
-    folder.write_json("pareto.json", data)
-    knobs = [knob.name for knob in prepared.space.knobs]
-    figures = [*objectives, *sorted(set(rows[0]["summary"]) - set(objectives))] if rows else list(objectives)
-    table = [
-        [row["trial"], row["digest"], *(row["values"][k] for k in knobs), *(row["summary"][f] for f in figures)]
-        for row in rows
-    ]
-    folder.write_csv("pareto.csv", ["trial", "digest", *knobs, *figures], table)
+    folder.write_json("pareto.json", pareto_document(prepared, outcome, front, winners))
+    folder.write_csv("pareto.csv", *pareto_rows(prepared, front))
 
 
 def _show_pareto(
@@ -168,20 +142,11 @@ def _show_pareto(
     reporter.close()
     title, columns, rows = pareto_table(front, winners, prepared.plan.objectives, prepared.space.knobs)
     reporter.table(title, columns, rows)
-    counts = _counts(outcome)
+    found = counts(outcome)
     reporter.message(
-        f"{counts['simulated']} distinct designs simulated, {counts['feasible']} feasible; "
-        f"{counts['rejected']} more rejected by analytic limits, {counts['repeats']} repeats"
+        f"{found['simulated']} distinct designs simulated, {found['feasible']} feasible; "
+        f"{found['rejected']} more rejected by analytic limits, {found['repeats']} repeats"
     )
-
-
-def _counts(outcome: SearchOutcome) -> dict[str, int]:
-    return {
-        "simulated": outcome.simulated,
-        "feasible": sum(trial.evaluation.feasible for trial in outcome.trials),
-        "rejected": len(outcome.trials) - outcome.simulated,
-        "repeats": outcome.repeats,
-    }
 
 
 def _finish(
@@ -203,53 +168,3 @@ def _finish(
         reporter.advance()
         finished.append(item)
     return tuple(finished)
-
-
-def _document(
-    prepared: Prepared,
-    folder: RunFolder,
-    outcome: SearchOutcome,
-    front: Sequence[Trial],
-    winners: Sequence[Winner],
-    finished: Sequence[FinishedWinner],
-) -> dict[str, Any]:
-    """All that the report shows, as plain data."""
-    on_front = {trial.number for trial in front}
-    family = prepared.design.family
-    return {
-        "name": prepared.config.name,
-        "workload": prepared.config.workload.model,
-        "network": {"name": prepared.graph.name, "macs": prepared.graph.macs, "parameters": prepared.graph.parameters},
-        "family": {"name": family.name, "description": family.capabilities.description},
-        "exact": family.capabilities.exact,
-        "seed": prepared.plan.seed,
-        "identity": run_identity(prepared.config, prepared.graph)["versions"],
-        "objectives": [{"name": name, "maximised": name in MAXIMISED} for name in prepared.plan.objectives],
-        "constraints": [constraint.text for constraint in prepared.evaluator.constraints],
-        "counts": _counts(outcome),
-        "knobs": [
-            {"name": knob.name, "choices": list(knob.choices)}
-            for knob in sorted(prepared.space.knobs, key=lambda knob: not knob.name.startswith(HARDWARE))
-        ],
-        "designs": [
-            {**trial_row(trial), "front": trial.number in on_front}
-            for trial in outcome.trials
-            if trial.evaluation.summary
-        ],
-        "winners": [
-            {
-                "name": item.name,
-                "reason": winner.reason,
-                "trial": winner.trial.number,
-                "digest": winner.trial.evaluation.digest,
-                "values": dict(winner.trial.evaluation.values),
-                "summary": dict(winner.trial.evaluation.summary),
-                "hardware": item.hardware,
-                "metrics": item.metrics,
-                "cycles": {"A": item.cycles_a, "C": item.cycles_c},
-                "rtl": item.rtl,
-                "cases": list(item.cases),
-            }
-            for winner, item in zip(winners, finished, strict=True)
-        ],
-    }

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dse.compiler import prepare
 from dse.config.loader import LoadedConfig
@@ -106,11 +105,6 @@ def require_feasible(trials: Sequence[Trial]) -> None:
         for name in ranked[:_LIMITS_SHOWN]
     ]
     raise NothingFeasibleError(f"none of {len(trials)} designs keeps every limit: {'; '.join(parts)}")
-
-
-def described_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Knobs by their bare names, for people."""
-    return {name.partition(".")[2]: value for name, value in values.items()}
 
 
 def _plan(settings: SearchConfig) -> SearchPlan:

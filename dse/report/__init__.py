@@ -17,7 +17,7 @@ def write_report(document: Mapping[str, Any], folder: Path, write_text: Callable
     Parameters
     ----------
     document
-        What a run found, as `dse.flow.document` gathers it.
+        What a run found, as `dse.flow.document.report_document` gathers it.
     write_text
         Writes one named file of the folder in one step.
 

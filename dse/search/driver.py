@@ -4,8 +4,9 @@ A generation asks the sampler for `batch` new designs, evaluates them in any ord
 the results in trial order. So the outcome depends on seed and batch size and on nothing else.
 
 Resume is a replay: the loop starts again from its first generation, with the recorded evaluations at hand. The
-sampler then proposes what it proposed before (7 ms a design, against the evaluation that is saved) and the run goes on
-where the record ends. An Optuna journal would be a second record, which a crash can leave in disagreement with ours.
+sampler then proposes what it proposed before (1 ms a design with NSGA-II; what is saved are evaluations of 40 ms), and
+the run goes on where the record ends. An Optuna journal would be a second record, which a crash can leave in
+disagreement with ours.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def search(
         Called with the trials of each generation, in order, once all are evaluated.
     """
     outcome = SearchOutcome()
-    kind = sampler_kind(plan.sampler, plan.trials)
+    kind = sampler_kind(plan.sampler)
     with _quiet_optuna():
         study = optuna.create_study(directions=["minimize"] * len(plan.objectives))
         generation = _Generations(study, space, evaluator, plan, outcome)
@@ -139,9 +140,11 @@ class _Generations:
         """Up to `wanted` new designs to simulate, and between them those that analytic limits reject.
 
         A rejection is told at once, so that the sampler learns from it within the generation. A repeat is
-        dropped from the study: told again it would weigh double.
+        dropped from the study: told again it would weigh double. It stays running until the generation ends,
+        which keeps TPE (constant liar) from proposing it over and over.
         """
         proposed: list[_Proposal] = []
+        repeats: list[optuna.Trial] = []
         fresh = 0
         for _ in range(PROPOSALS_PER_DESIGN * wanted):
             if fresh == wanted or len(self.seen) == self.space.size:
@@ -150,8 +153,7 @@ class _Generations:
             values = self.space.values(trial.params)
             name = digest(values)
             if name in self.seen:
-                self.outcome.repeats += 1
-                self.study.tell(trial, state=TrialState.FAIL)
+                repeats.append(trial)
                 continue
             self.seen.add(name)
             verdict = self.evaluator.screen(values)
@@ -160,6 +162,9 @@ class _Generations:
             else:
                 _tell(self.study, trial, verdict, self.plan.objectives)
             proposed.append(_Proposal(trial, values, name, verdict))
+        for trial in repeats:
+            self.study.tell(trial, state=TrialState.FAIL)
+        self.outcome.repeats += len(repeats)
         return proposed
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from dse.backend import Accelerator, Numerics
 from dse.compiler import accuracy, calibration_images, quantize
+from dse.core.errors import InfeasibleError
 from dse.ir import Graph
 from dse.search.space import HARDWARE, SearchSpace
 
@@ -65,7 +66,7 @@ class QuantizedNetworks:
 def reachable_numerics(family: Accelerator, space: SearchSpace) -> list[Numerics]:
     """Every arithmetic that turning a single hardware knob of the first design leads to, in a stable order.
 
-    What only a combination of knobs reaches is made on demand later.
+    What only a combination of knobs reaches is made on demand later, as is what lies behind a refused combination.
     """
     first = {knob.name: knob.choices[0] for knob in space.knobs}
     points = [first]
@@ -74,6 +75,9 @@ def reachable_numerics(family: Accelerator, space: SearchSpace) -> list[Numerics
             points += [{**first, knob.name: choice} for choice in knob.choices[1:]]
     found: dict[Numerics, None] = {}
     for point in points:
-        hw, _ = space.design(family, point)
+        try:
+            hw, _ = space.design(family, point)
+        except InfeasibleError:
+            continue
         found[family.numerics(hw)] = None
     return sorted(found, key=repr)

@@ -75,6 +75,11 @@ def worker_pool(
 
     try:
         yield run_all
+    except BaseException:
+        # an interrupt must not wait for what the workers are at; a public call for this comes with Python 3.14
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

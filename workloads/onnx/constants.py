@@ -128,8 +128,10 @@ class ConstantLoader:
         filled.raw_data = data
         return filled
 
-    def _external_path(self, location: str, name: str) -> Path:
+    def _external_path(self, location: str | bytes, name: str) -> Path:
         """Path of an external data file, checked to be an ordinary file inside the model's folder."""
+        if isinstance(location, bytes):
+            raise ModelError(f"{self._source}: constant {name!r}: external data {location!r} is no UTF-8 text")
         parts = Path(location).parts
         if not location or Path(location).is_absolute() or ".." in parts or "\\" in location or "\0" in location:
             raise ModelError(

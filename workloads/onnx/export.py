@@ -119,6 +119,12 @@ def _gemm(exporter: _Exporter, op: Op) -> None:
 
 
 def _add(exporter: _Exporter, op: Op) -> None:
+    graph = exporter.graph
+    if graph[op.outputs[0]].elements < 2:
+        raise ModelError(
+            f"{graph.source or graph.name}: op {op.name!r} adds single numbers, which onnxruntime rounds by a rule of "
+            "its own; export needs at least 2 elements"
+        )
     inputs = [*exporter.operand(op.inputs[0]), *exporter.operand(op.inputs[1])]
     exporter.node(op, "QLinearAdd", [*inputs, *exporter.scale_and_zero(op.outputs[0])], _MICROSOFT)
 

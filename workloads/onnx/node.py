@@ -139,7 +139,7 @@ class Node:
     def set_constant(self, values: Array, output: str | None = None) -> str:
         """Make this node's output (or a new tensor) a constant and return its name."""
         name = self.outputs[0] if output is None else output
-        data = values.astype(np.float32) if values.dtype.kind == "f" else values
+        data = values.astype(np.float32, copy=False) if values.dtype.kind == "f" else values
         self._new_tensor(Tensor(name, data.shape, str(data.dtype), data=data))
         return name
 

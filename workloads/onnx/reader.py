@@ -48,11 +48,9 @@ def read_model(path: Path, dims: Mapping[str, int] | None = None, *, source: str
     ModelError: anything that keeps the file from being read.
     """
     source = path.name if source is None else source
-    try:
-        return _read(_parse(path, source), path, dict(dims or {}), source)
-    except UnicodeDecodeError as error:
-        # protobuf decodes names when they are first looked at
-        raise ModelError(f"{source}: is damaged: a name in it is not UTF-8 text") from error
+    model = _parse(path, source)
+    _check_names(model, source)
+    return _read(model, path, dict(dims or {}), source)
 
 
 def _read(model: onnx.ModelProto, path: Path, dims: dict[str, int], source: str) -> Graph:
@@ -92,6 +90,24 @@ def _parse(path: Path, source: str) -> onnx.ModelProto:
     except (DecodeError, RecursionError) as error:
         raise ModelError(f"{source}: is not an ONNX file, or is damaged or cut off ({size:,} bytes)") from error
     return model
+
+
+def _check_names(model: onnx.ModelProto, source: str) -> None:
+    """Names must be text: protobuf hands out those that are not UTF-8 as bytes, or raises, by implementation."""
+    graph = model.graph
+    try:
+        names: list[Any] = [graph.name, *(entry.domain for entry in model.opset_import)]
+        names += [tensor.name for tensor in graph.initializer]
+        for node in graph.node:
+            names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+            names += [item.name for item in node.attribute]
+        for value in (*graph.input, *graph.output):
+            names += [value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim)]
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{source}: is damaged: a name in it is not UTF-8 text") from error
+    for name in names:
+        if not isinstance(name, str):
+            raise ModelError(f"{source}: is damaged: the name {name!r} in it is not UTF-8 text")
 
 
 def _opset(model: onnx.ModelProto, source: str) -> int:

@@ -91,7 +91,10 @@ function point(index, x, y) {
   circle.addEventListener("click", select);
   circle.addEventListener("keydown", (event) => { if (event.key === "Enter") select(); });
   hover(circle, () => describe(index));
-  return place ? [circle, shape("text", { x: x + 10, y: y - 6, class: "name" }, String(place))] : [circle];
+  if (!place) return [circle];
+  // on alternating sides, so that the numbers of close winners stay apart
+  const side = place % 2 ? { x: x + 10, "text-anchor": "start" } : { x: x - 10, "text-anchor": "end" };
+  return [circle, shape("text", { ...side, y: y - 6, class: "name" }, String(place))];
 }
 
 function drawDetail() {

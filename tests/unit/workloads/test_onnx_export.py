@@ -47,6 +47,14 @@ def test_a_clamp_that_is_not_saturation_is_refused() -> None:
     assert len(export_quantized(one_op(op, Quantization((0.1,), -128))).graph.node) == 1
 
 
+def test_an_add_of_single_numbers_is_refused() -> None:
+    of = Quantization((0.1,), 3)
+    tensors = {name: Tensor(name, (1, 1), "int8", of) for name in "xy"}
+    graph = Graph("net", tensors, (Op("sum", "add", ("x", "x"), ("y",)),), ("x",), ("y",))
+    with pytest.raises(ModelError, match="'sum' adds single numbers"):
+        export_quantized(graph)
+
+
 def test_float_graphs_and_other_ops_are_refused() -> None:
     with pytest.raises(ModelError, match="'y' is not quantized"):
         export_quantized(one_op(Op("sum", "add", ("x", "x"), ("y",)), None))

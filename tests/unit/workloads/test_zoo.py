@@ -28,7 +28,8 @@ def test_resnet8_has_exactly_the_multiply_accumulates_of_mlperf_tiny() -> None:
 def test_resnet8_is_the_published_topology() -> None:
     graph = load("resnet8")
     assert Counter(op.kind for op in graph.ops) == {
-        "conv": 9, "batch_norm": 7, "relu": 7, "add": 3, "global_average_pool": 1, "flatten": 1, "gemm": 1, "softmax": 1,
+        "conv": 9, "batch_norm": 7, "relu": 7, "add": 3, "global_average_pool": 1, "flatten": 1, "gemm": 1,
+        "softmax": 1,
     }  # fmt: skip
     shapes = [graph[op.outputs[0]].shape[1:] for op in graph.ops if op.kind == "add"]
     assert shapes == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
