@@ -14,7 +14,7 @@ from dse.rtl.emit import machine_verilog
 
 
 def emit_design(design: Design, folder: Path) -> list[Path]:
-    """Write `<family>.v` and `design.yaml` (which `--accelerator` reads back) into `folder`.
+    """Write `rtl/<family>.v` and `design.yaml` (which `--accelerator` reads back) into `folder`.
 
     Raises
     ------
@@ -39,10 +39,17 @@ def emit_component(design: Design, component: Any, folder: Path) -> list[Path]:
     """
     name = design.family.name
     # before the conversion, which takes seconds: a folder that cannot be made is known at once
-    folder.mkdir(parents=True, exist_ok=True)
-    text = machine_verilog(component, name)
-    source, parameters = folder / f"{name}.v", folder / "design.yaml"
-    source.write_text(text, encoding="utf-8")
-    document = {"family": name, "hardware": design.hw.model_dump(mode="json")}
-    parameters.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    parameters = write_design(design, folder)
+    source = folder / "rtl" / f"{name}.v"
+    source.parent.mkdir(exist_ok=True)
+    source.write_text(machine_verilog(component, name), encoding="utf-8")
     return [source, parameters]
+
+
+def write_design(design: Design, folder: Path) -> Path:
+    """Write `design.yaml`, which `--accelerator` reads back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters = folder / "design.yaml"
+    document = {"family": design.family.name, "hardware": design.hw.model_dump(mode="json")}
+    parameters.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return parameters

@@ -12,7 +12,7 @@ from dse.backend import RtlUnavailable
 from dse.compiler import calibration_images
 from dse.core.errors import EXIT_BUG, DseError, InvariantError
 from dse.flow.accelerator import Design
-from dse.flow.emit import emit_component
+from dse.flow.emit import emit_component, write_design
 from dse.flow.verify import verify_winner
 from dse.ir import Graph
 from dse.ir.quantized import quantize_input
@@ -126,10 +126,14 @@ def finish_winner(task: FinishTask) -> FinishedWinner:
         rtl = component.reason
         lines.append(f"{task.name}: no hardware emitted: {rtl}")
     else:
-        emit_component(Design(family, hw, decisions), component, task.folder)
+        design = Design(family, hw, decisions)
         if task.verify:
+            # with its cases the hardware comes with a testbench that runs them
+            write_design(design, task.folder)
             values = reference_values(graph, numerics.requantize, task.image_seed)
             cases = verify_winner(family, executable, values, task.folder, lines.append)
+        if not cases:
+            emit_component(design, component, task.folder)
     return FinishedWinner(
         task.name,
         metrics.to_dict(),

@@ -140,7 +140,7 @@ def test_rtl_writes_verilog_and_a_design_that_reads_back(capsys: pytest.CaptureF
     )  # fmt: skip
     assert code == 0, err
     assert len(out.splitlines()) == 2
-    verilog = (tmp_path / "rtl" / "systolic.v").read_text()
+    verilog = (tmp_path / "rtl" / "rtl" / "systolic.v").read_text()
     assert "module systolic" in verilog
     assert verilog.rstrip().endswith("endmodule")
     assert resolve_accelerator(str(tmp_path / "rtl" / "design.yaml")).hw.model_dump()["rows"] == 2
