@@ -140,9 +140,8 @@ def _plan(layer: Layer, target: Machine, settings: dict[str, Any], allocator: Al
     layer_grid = grid(layer, tiling, target.rows, target.columns)
     addresses, size = weight_layout(layer_grid, target, 0)
     base = allocator.take(size)
-    return _Plan(
-        layer_grid, {key: base + value for key, value in addresses.items()}, allocator.take(parameter_bytes(layer, target))
-    )  # fmt: skip
+    weight_base = {key: base + value for key, value in addresses.items()}
+    return _Plan(layer_grid, weight_base, allocator.take(parameter_bytes(layer, target)))
 
 
 def _is_quantized(graph: Graph, parts: Partition, hw: SystolicHardware) -> bool:
