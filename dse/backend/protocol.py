@@ -153,7 +153,10 @@ class Accelerator(ABC):
     def verification_cases(
         self, executable: Executable, values: Mapping[str, Any]
     ) -> Sequence[VerificationCase]:
-        """Pieces of a compiled network to run on the RTL; `values` are all tensors of the reference run by name."""
+        """Pieces of a compiled network to run on the RTL; none for a design without RTL.
+
+        `values` are all tensors of the reference run by name.
+        """
         return ()
 
     def run_rtl(self, executable: Executable, inputs: Mapping[str, Any]) -> RtlRun:

@@ -13,10 +13,11 @@ from dse.compiler import calibration_images
 from dse.core.errors import EXIT_BUG, DseError, InvariantError
 from dse.flow.accelerator import Design
 from dse.flow.emit import emit_component, write_design
-from dse.flow.verify import verify_winner
+from dse.flow.verify import VerifiedCase, verify_winner
 from dse.ir import Graph
 from dse.ir.quantized import quantize_input
 from dse.ir.reference import run_quantized
+from dse.program.executable import Executable
 from dse.search import Evaluator, Winner
 from dse.search.pool import worker_pool
 from dse.search.space import Values
@@ -112,28 +113,13 @@ def finish_winner(task: FinishTask) -> FinishedWinner:
     evaluator = task.evaluator
     family = evaluator.family
     hw, decisions = evaluator.space.design(family, task.values)
-    numerics = family.numerics(hw)
-    graph = evaluator.networks.get(numerics).graph
-    executable = family.lower(graph, hw, decisions)
+    executable = family.lower(evaluator.networks.get(family.numerics(hw)).graph, hw, decisions)
     metrics = executable.estimate()
     timeline = simulate_c(executable.task_graph())
     if timeline.total_cycles != metrics.cycles:
         raise InvariantError(f"{task.name}: level A gives {metrics.cycles} cycles, level C {timeline.total_cycles}")
     lines = [f"{task.name}: {metrics.cycles} cycles at level A and at level C"]
-    rtl, cases = "", []
-    component = family.rtl(hw)
-    if isinstance(component, RtlUnavailable):
-        rtl = component.reason
-        lines.append(f"{task.name}: no hardware emitted: {rtl}")
-    else:
-        design = Design(family, hw, decisions)
-        if task.verify:
-            # with its cases the hardware comes with a testbench that runs them
-            write_design(design, task.folder)
-            values = reference_values(graph, numerics.requantize, task.image_seed)
-            cases = verify_winner(family, executable, values, task.folder, lines.append)
-        if not cases:
-            emit_component(design, component, task.folder)
+    rtl, cases = _hardware(task, Design(family, hw, decisions), executable, lines)
     return FinishedWinner(
         task.name,
         metrics.to_dict(),
@@ -144,6 +130,30 @@ def finish_winner(task: FinishTask) -> FinishedWinner:
         tuple(case.row() for case in cases),
         tuple(lines),
     )
+
+
+def _hardware(
+    task: FinishTask, design: Design, executable: Executable, lines: list[str]
+) -> tuple[str, list[VerifiedCase]]:
+    """Emit the hardware, verified on its cases or, where there are none, as it is; the reason when there is none.
+
+    The component is made once: verification emits it with a testbench, and one made for nothing but to be asked
+    about would be reported by Amaranth as unused.
+    """
+    family, hw, _ = design
+    if task.verify and family.capabilities.rtl:
+        numerics = family.numerics(hw)
+        values = reference_values(task.evaluator.networks.get(numerics).graph, numerics.requantize, task.image_seed)
+        cases = verify_winner(family, executable, values, task.folder, lines.append)
+        if cases:
+            write_design(design, task.folder)
+            return "", cases
+    component = family.rtl(hw)
+    if isinstance(component, RtlUnavailable):
+        lines.append(f"{task.name}: no hardware emitted: {component.reason}")
+        return component.reason, []
+    emit_component(design, component, task.folder)
+    return "", []
 
 
 def reference_values(graph: Graph, mode: str, seed: int) -> dict[str, Any]:

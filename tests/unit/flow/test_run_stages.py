@@ -203,6 +203,8 @@ class PieceExecutable(AnalyticExecutable):
 class RtlFamily(AnalyticFamily):
     """Claims hardware; of its two pieces one differs from the reference in a single output."""
 
+    capabilities = replace(AnalyticFamily.capabilities, rtl=True)
+
     def rtl(self, hw: Any) -> Any:
         return object()
 
