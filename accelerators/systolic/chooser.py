@@ -7,7 +7,7 @@ engine plus the parts that cannot overlap; the chosen tiling is then simulated e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 
 import numpy as np
@@ -22,10 +22,10 @@ from accelerators.systolic.reduction import (
     gather,
     gather_runs,
 )
-from accelerators.systolic.tiling import ORDERS, Tiling, activation_words, input_extent
+from accelerators.systolic.tiling import MAX_REUSE, ORDERS, Tiling, activation_words
 from accelerators.systolic.timing import matmul_cycles
 from dse.core.errors import InfeasibleError, Violation
-from dse.program.tile.isa import LOOP_DEPTH, SEMAPHORE_MAX, MemoryId
+from dse.program.tile.isa import LOOP_DEPTH, MemoryId
 from dse.program.tile.program import Machine
 from dse.program.tile.timing import ISSUE_CYCLES, load_cycles, store_cycles
 from dse.program.tile.timing_vector import vector_cycles
@@ -33,8 +33,6 @@ from dse.program.tile.timing_vector import vector_cycles
 IntArray = npt.NDArray[np.int64]
 
 OBJECTIVES = ("latency", "traffic", "balanced")
-#: credits for two buffers must fit a semaphore
-MAX_REUSE = SEMAPHORE_MAX // 2
 _MAX_CHOICES = 12
 
 
@@ -103,7 +101,8 @@ def _choose(_: object, layer_key: _LayerKey, key: _MachineKey, objective: str, g
             if found is not None and (best is None or found[:2] < best[:2]):
                 best = found
     if best is None:
-        raise InfeasibleError(f"layer {layer.name!r} does not fit", _smallest_tile_violations(layer, machine))
+        violations = _smallest_tile_violations(layer, machine, reductions)
+        raise InfeasibleError(f"layer {layer.name!r} does not fit", violations)
     return best[2]
 
 
@@ -131,19 +130,10 @@ def _best_of(
     t_n, t_y, t_x = -(-blocks // n), -(-layer.out_height // y), -(-layer.out_width // x)
     t_k = -(-total_words // k)
     t_pix = layer.batch * t_y * t_x
-    if order == "channels_outer":
-        w_loads = np.where(t_k > 1, t_n * t_pix * t_k, t_n)
-        a_loads = np.where(t_pix * t_k > 1, t_n * t_pix * t_k, 1)
-        if grouped:
-            a_loads = t_n * t_pix
-    else:
-        w_loads = np.where(t_n * t_k > 1, t_n * t_pix * t_k, 1)
-        a_loads = np.where(t_k > 1, t_n * t_pix * t_k, t_pix)
-        if grouped:
-            a_loads = t_n * t_pix
-    all_tiles = t_n * t_pix * t_k
+    totals = {"n": t_n, "b": np.full_like(n, layer.batch), "y": t_y, "x": t_x, "k": t_k}
+    w_loads = _loads(totals, ORDERS[order], {"n", "k"})
+    a_loads = _loads(totals, ORDERS[order], {"b", "y", "x", "k"} | ({"n"} if grouped else set()))
     fits = _fits(layer, machine, reduction, (n, y, x, k), w_loads, a_loads, t_n * t_pix)
-    fits &= (all_tiles // w_loads <= MAX_REUSE) & (all_tiles // a_loads <= MAX_REUSE)
     looped_n = np.zeros_like(n) if grouped else (blocks // n > 1).astype(np.int64)
     levels = looped_n + (layer.batch > 1) + (layer.out_height // y > 1) + (layer.out_width // x > 1) + (t_k > 3)
     fits &= levels <= LOOP_DEPTH
@@ -160,6 +150,24 @@ def _best_of(
     pick = int(np.lexsort((scores[1], scores[0]))[0])
     tiling = Tiling(reduction, order, int(n[pick]), int(y[pick]), int(x[pick]), int(k[pick]))
     return float(scores[0][pick]), float(scores[1][pick]), tiling
+
+
+def _loads(totals: Mapping[str, IntArray], order: Sequence[str], relevant: Set[str]) -> IntArray:
+    """How many tiles of an operand each candidate loads: `TileGrid.loads` for all of them at once."""
+    inside = np.ones_like(totals["k"])
+    for dim in reversed(order):
+        inside = inside * totals[dim]
+    loads, reuse = np.ones_like(inside), inside
+    for position, dim in enumerate(order):
+        # the load moves into this loop when a loop from here on changes the tile, or the tile would be used too often
+        changes = np.zeros(inside.shape, np.bool_)
+        for later in order[position:]:
+            if later in relevant:
+                changes |= totals[later] > 1
+        moves = changes | (reuse > MAX_REUSE)
+        loads = np.where(moves, loads * totals[dim], loads)
+        reuse = inside // loads
+    return loads
 
 
 def _fits(
@@ -273,27 +281,30 @@ def _activation_beats(
     return layer.batch * rows * columns * per_pixel, len(runs)
 
 
-def _smallest_tile_violations(layer: Layer, machine: Machine) -> list[Violation]:
-    """Which memory cannot hold even one block, one output pixel and one activation word."""
+def _smallest_tile_violations(layer: Layer, machine: Machine, reductions: Sequence[Reduction]) -> list[Violation]:
+    """Which memory cannot hold even one block, one output pixel and one activation word; of the first reduction."""
+    broken = [_too_small(layer, machine, reduction) for reduction in reductions]
+    if all(broken):
+        return broken[0]
+    # the smallest tile fits, but its loops nest too deep
+    hint = f"layer {layer.name!r} needs tiles as wide, high or deep as the layer: larger memories"
+    return [Violation("tile loops", LOOP_DEPTH + 1, LOOP_DEPTH, "levels", hint)]
+
+
+def _too_small(layer: Layer, machine: Machine, reduction: Reduction) -> list[Violation]:
+    k = 1
+    if layer.groups > 1:
+        blocks = -(-layer.out_channels // machine.columns)
+        k = max(block_channel_words(layer, block, machine.rows, machine.columns)[1] for block in range(blocks))
+    needs = (
+        (MemoryId.WEIGHT, "weight_kib", reduction.kernel[0] * reduction.kernel[1] * k * machine.rows),
+        (MemoryId.ACTIVATION, "activation_kib", activation_words(layer, reduction, 1, 1, k)),
+        (MemoryId.ACCUMULATOR, "accumulator_kib", 1),
+    )
     violations = []
-    for reduction in (direct(layer, machine.rows), gather(layer, machine.rows)):
-        if reduction is None:
-            continue
-        k = 1
-        if layer.groups > 1:
-            blocks = -(-layer.out_channels // machine.columns)
-            k = max(block_channel_words(layer, block, machine.rows, machine.columns)[1] for block in range(blocks))
-        needs = (
-            (MemoryId.WEIGHT, "weight_kib", reduction.kernel[0] * reduction.kernel[1] * k * machine.rows),
-            (MemoryId.ACTIVATION, "activation_kib", activation_words(layer, reduction, 1, 1, k)),
-            (MemoryId.ACCUMULATOR, "accumulator_kib", 1),
-        )
-        for memory, name, words in needs:
-            if words > machine.half(memory):
-                size = 2 * words * machine.word_bytes[memory] / 1024
-                have = machine.words[memory] * machine.word_bytes[memory] / 1024
-                violations.append(Violation(name, have, size, "KiB", f"smallest tile of {layer.name!r}"))
-        if violations:
-            return violations
-    extent = input_extent(layer, layer.out_height, 0)
-    return [Violation("tile loops", extent, MAX_REUSE, "reuses of a tile", f"layer {layer.name!r} needs larger tiles")]
+    for memory, name, words in needs:
+        if words > machine.half(memory):
+            size = 2 * words * machine.word_bytes[memory] / 1024
+            have = machine.words[memory] * machine.word_bytes[memory] / 1024
+            violations.append(Violation(name, have, size, "KiB", f"smallest tile of {layer.name!r}"))
+    return violations

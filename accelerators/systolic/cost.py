@@ -74,7 +74,8 @@ _COMPONENTS = {
 class EventCounts:
     """What a step does: accesses in words of the memory, elements, bytes moved (beats x port width), descriptors.
 
-    `macs_executed` includes padding. Vector accesses count once per lane group, as the hardware makes them.
+    `macs_executed` includes padding. Accesses count as the hardware makes them: those of the vector unit once per lane
+    group, those of load and store once per beat.
     """
 
     macs_executed: int = 0
@@ -253,19 +254,27 @@ def _array_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
 def _buffer_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
     """Accesses that are nothing but a memory's."""
     memories = _memories(hw)
-    # the vector unit writes one lane group: only the macros that hold it are driven
-    slices = memories["output_buffer"].slices
-    written = math.ceil(slices * hw.vector_lanes / hw.columns) / slices
+    word_bytes = machine(hw).word_bytes
+
+    def write_pj(memory: MemoryId, written: int) -> dict[str, float]:
+        """A write of `written` bytes of a word drives only the macros that hold them."""
+        component = _COMPONENTS[memory]
+        slices = memories[component].slices
+        share = math.ceil(slices * min(written, word_bytes[memory]) / word_bytes[memory]) / slices
+        return {component: memories[component].write_pj * share}
+
+    beat = hw.memory_bytes_per_cycle
     return {
-        "activation_writes": {"activation_spad": memories["activation_spad"].write_pj},
-        "weight_writes": {"weight_spad": memories["weight_spad"].write_pj},
+        "activation_writes": write_pj(MemoryId.ACTIVATION, beat),
+        "weight_writes": write_pj(MemoryId.WEIGHT, beat),
         "accumulator_reads": {"accumulator": memories["accumulator"].read_pj},
         "output_reads": {"output_buffer": memories["output_buffer"].read_pj},
-        "output_writes": {"output_buffer": memories["output_buffer"].write_pj * written},
+        # the vector unit writes one lane group
+        "output_writes": write_pj(MemoryId.OUTPUT, hw.vector_lanes),
         "residual_reads": {"residual_buffer": memories["residual_buffer"].read_pj},
-        "residual_writes": {"residual_buffer": memories["residual_buffer"].write_pj},
+        "residual_writes": write_pj(MemoryId.RESIDUAL, beat),
         "parameter_reads": {"parameter_memory": memories["parameter_memory"].read_pj},
-        "parameter_writes": {"parameter_memory": memories["parameter_memory"].write_pj},
+        "parameter_writes": write_pj(MemoryId.PARAMETER, beat),
     }
 
 

@@ -19,6 +19,17 @@ from dse.program.tile.program import Machine, TensorPlacement
 SEMAPHORE_NAMES = ("a_ready", "a_free", "w_ready", "w_free", "acc_ready", "acc_free", "out_ready", "out_free",
                    "res_ready", "res_free")  # fmt: skip
 _SEMAPHORE = {name: index for index, name in enumerate(SEMAPHORE_NAMES)}
+#: By opcode, each count field with the strides that its iterations take.
+_TRANSFER_STRIDES = {f"n{i}": (f"ext_stride{i}", f"local_stride{i}") for i in range(3)}
+_STRIDES: Mapping[Opcode, Mapping[str, tuple[str, ...]]] = {
+    Opcode.SYNC: {},
+    Opcode.LOAD: _TRANSFER_STRIDES,
+    Opcode.STORE: _TRANSFER_STRIDES,
+    Opcode.MATMUL: {
+        "n_rows": ("a_stride_r",), "n_columns": ("a_stride_s",), "height": ("a_stride_y",), "width": ("a_stride_x",),
+    },
+    Opcode.VECTOR: {},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -188,7 +199,10 @@ class LayerEmitter:
         return self._half(name, at, self.order[:-1])
 
     def _make(self, op: Opcode, fields: Mapping[str, int]) -> Descriptor:
-        return Descriptor(op, {"layer": self.layer_index & 0xFFF, **{k: v for k, v in fields.items() if v}})
+        # the stride of a single iteration is never taken, and may be too large for its field
+        unused = {stride for count, strides in _STRIDES[op].items() if fields[count] == 1 for stride in strides}
+        used = {name: value for name, value in fields.items() if value and name not in unused}
+        return Descriptor(op, {"layer": self.layer_index & 0xFFF, **used})
 
     # -- descriptors -----------------------------------------------------------------------------------------
 
@@ -237,7 +251,7 @@ class LayerEmitter:
             first = block_channel_words(layer, at["n"].segment.start, rows, self.columns)[0]
         words = self._fold_words(at)
         runs = (gather_runs if gather else direct_runs)(layer, rows, first, words)
-        row_step = place.image_bytes if layer.image_step else place.row_bytes
+        row_step = self._row_step(place, layer.in_channels)
         origin = self._pixel(place, y.start * layer.strides[0] - layer.pads[0],
                              x.start * layer.strides[1] - layer.pads[1], at["b"].segment.start)  # fmt: skip
         steps = {
@@ -275,8 +289,15 @@ class LayerEmitter:
     def _pixel(self, place: TensorPlacement, y: int, x: int, image: int) -> int:
         """Address of a pixel; rows of a dense layer are images of the placement."""
         if self.layer.image_step:
-            return place.base + y * place.image_bytes
+            channels = self.layer.out_channels if place is self.image.output else self.layer.in_channels
+            return place.address() + y * self._row_step(place, channels)
         return place.address(y, x, 0, image)
+
+    def _row_step(self, place: TensorPlacement, channels: int) -> int:
+        """Bytes from an image row to the next; rows of a dense layer that a reshape made lie without gaps."""
+        if not self.layer.image_step:
+            return place.row_bytes
+        return place.image_bytes if place.channels == channels else channels
 
     def _matmul(self, at: Mapping[str, Position]) -> Descriptor:
         layer = self.layer
@@ -339,7 +360,7 @@ class LayerEmitter:
         assert place is not None
         layer, columns = self.layer, self.columns
         n, y, x = (at[dim].segment for dim in ("n", "y", "x"))
-        row_step = place.image_bytes if layer.image_step else place.row_bytes
+        row_step = self._row_step(place, layer.out_channels)
         tail = layer.out_channels - (n.start + n.size - 1) * columns
         # only the tile that ends at the last block can be ragged, and it is a segment of its own
         ragged = n.count == 1 and tail < columns

@@ -73,7 +73,8 @@ def descriptor_counts(d: Descriptor, machine: Machine) -> Mapping[str, int]:
             # the store engine reads the word again for each of its beats
             return {"output_reads": beats, "memory_write_bytes": moved, "memory_bytes:output": moved}
         memory = MemoryId(d["memory"])
-        return {_WRITES[memory]: runs, "memory_read_bytes": moved, f"memory_bytes:{ROLES[memory]}": moved}
+        # every beat is written on its own, under byte enables
+        return {_WRITES[memory]: beats, "memory_read_bytes": moved, f"memory_bytes:{ROLES[memory]}": moved}
     if d.op == Opcode.MATMUL:
         return _matmul_counts(d, machine)
     if d.op == Opcode.VECTOR:
@@ -104,7 +105,8 @@ def _matmul_counts(d: Descriptor, machine: Machine) -> Mapping[str, int]:
     passes = blocks * pixel_blocks * folds
     return {
         "macs_executed": passes * rows * rows * columns,
-        "activation_reads": passes * rows,
+        # a slot without a pixel reads no activation word
+        "activation_reads": blocks * folds * pixels,
         "weight_reads": passes * rows,
         "accumulator_writes": blocks * pixels,
         "accumulator_reads": blocks * pixels * d["accumulate"],

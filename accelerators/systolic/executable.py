@@ -60,17 +60,22 @@ class SystolicExecutable(Executable):
 
         Raises
         ------
-        ModelError: compiled from shapes only, an input is missing or has another shape.
+        ModelError: compiled from shapes only, an input is missing, has another shape or is not int8.
         """
         if self.program.image is None:
-            raise ModelError(f"{self.graph.name}: compiled from shapes only; quantize the network to run values")
+            raise ModelError(f"{self.graph.name}: compiled for time and energy only; to run values, quantize all of it")
         memory = self.program.image.copy()
         for name in self.graph.inputs:
             shape = self.graph[name].shape
             if name not in inputs or tuple(inputs[name].shape) != shape:
                 given = tuple(inputs[name].shape) if name in inputs else "nothing"
                 raise ModelError(f"{self.graph.name}: input {name!r} needs shape {shape}, got {given}")
-            write_tensor(memory, self.program.placements[name], inputs[name].astype(np.int8))
+            if inputs[name].dtype != np.int8:
+                raise ModelError(
+                    f"{self.graph.name}: input {name!r} must be int8, got {inputs[name].dtype}; "
+                    "quantize_input() converts real values"
+                )
+            write_tensor(memory, self.program.placements[name], inputs[name])
         return memory
 
     def run(
@@ -87,7 +92,10 @@ class SystolicExecutable(Executable):
         return {name: self.read(memory, name) for name in self.graph.outputs}
 
     def read(self, memory: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.int8]:
-        """A tensor out of a memory image, in the shape of the graph."""
+        """A tensor out of a memory image, in the shape of the graph; a constant is what it is."""
+        data = self.graph[name].data
+        if data is not None:
+            return data
         place = self.program.placements[self._lowered.parts.source[name]]
         return read_tensor(memory, place, self.graph[name].shape)
 

@@ -29,7 +29,7 @@ from dse.backend import (
     RtlUnavailable,
     VerificationCase,
 )
-from dse.core.errors import Violation
+from dse.core.errors import InfeasibleError, Violation
 from dse.ir import Graph
 from dse.program.executable import Executable
 
@@ -75,6 +75,9 @@ class SystolicAccelerator(Accelerator):
         return Numerics(weight_bits=hw.weight_bits, activation_bits=8, requantize=hw.requantize)
 
     def lower(self, graph: Graph, hw: SystolicHardware, decisions: Decisions) -> SystolicExecutable:
+        violations = check_hardware(hw)
+        if violations:
+            raise InfeasibleError("this systolic design cannot be built", violations)
         return SystolicExecutable(graph, hw, decisions, lower(graph, hw, decisions))
 
     def cost(self, hw: SystolicHardware) -> HardwareCost:

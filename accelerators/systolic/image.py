@@ -6,6 +6,7 @@ weight tile is one contiguous read. Activations lie as NHWC bytes with a border 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -54,12 +55,9 @@ def place_tensors(graph: Graph, parts: Partition, allocator: Allocator) -> dict[
         tensor = graph[name]
         if len(tensor.shape) == 4:
             batch, channels, height, width = tensor.shape
-        elif len(tensor.shape) == 2:
-            (batch, channels), height, width = tensor.shape, 1, 1
         else:
-            raise ModelError(
-                f"{graph.source or graph.name}: tensor {name!r} of shape {list(tensor.shape)} has no NHWC placement"
-            )
+            # row by row: what dense layers and the host read
+            batch, channels, height, width = math.prod(tensor.shape[:-1]), math.prod(tensor.shape[-1:]), 1, 1
         zero = tensor.quantization.zero_point if tensor.quantization else 0
         top, left, bottom, right = halos.get(name, [0, 0, 0, 0])
         draft = TensorPlacement(name, 0, batch, channels, height, width, (top, left, bottom, right), zero)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dse.core.errors import ModelError
 from dse.ir import Graph, Op
 
 
@@ -75,18 +76,23 @@ def _touched(size: int, outputs: int, kernel: int, stride: int, dilation: int, p
 
 
 def layer_of(graph: Graph, op: Op, source: str, *, residual: str | None = None, add: Op | None = None) -> Layer:
-    """The layer of a conv or gemm op whose input data lies in tensor `source` (behind reshapes)."""
+    """The layer of a conv or gemm op whose input data lies in tensor `source` (behind reshapes).
+
+    Raises
+    ------
+    ModelError: a convolution over other than two spatial axes.
+    """
     output = add.outputs[0] if add is not None else op.outputs[0]
     if op.kind == "gemm":
-        rows, _ = graph[op.inputs[0]].shape
+        rows, depth = graph[op.inputs[0]].shape
         outputs = graph[op.inputs[1]].shape[0]
         shape = graph[source].shape
-        spatial = shape[2:] if len(shape) == 4 else (1, 1)
-        flattened = spatial != (1, 1)
+        flattened = len(shape) == 4 and shape[2:] != (1, 1)
+        spatial = shape[2:] if flattened else (1, 1)
         return Layer(
             name=op.name, op=op, input=source, output=output,
             batch=rows if flattened else 1,
-            in_channels=shape[1],
+            in_channels=shape[1] if flattened else depth,
             height=spatial[0] if flattened else rows,
             width=spatial[1] if flattened else 1,
             out_channels=outputs,
@@ -95,6 +101,11 @@ def layer_of(graph: Graph, op: Op, source: str, *, residual: str | None = None, 
             out_height=1 if flattened else rows, out_width=1,
             image_step=not flattened, residual=residual, add=add,
         )  # fmt: skip
+    if len(graph[op.inputs[0]].shape) != 4:
+        raise ModelError(
+            f"{graph.source or graph.name}: conv {op.name!r} reads a tensor of shape "
+            f"{list(graph[op.inputs[0]].shape)}; the systolic family takes (batch, channels, height, width)"
+        )
     batch, channels, height, width = graph[op.inputs[0]].shape
     out_channels, _, kernel_h, kernel_w = graph[op.inputs[1]].shape
     _, _, out_h, out_w = graph[op.outputs[0]].shape

@@ -40,6 +40,8 @@ from dse.program.tile.program import HostStep, Machine, TensorPlacement, TilePro
 #: Decisions of the family with their defaults.
 DECISIONS: dict[str, Any] = {"gather": True, "mapping_objective": "latency", "fuse_residual": True}
 
+MAX_MEMORY_BYTES = 1 << next(field.bits for field in PAYLOAD[Opcode.LOAD] if field.name == "ext_base")
+
 _LIMITS = {op: {f.name: 1 << f.bits for f in PAYLOAD[op] if not f.signed} for op in Opcode}
 
 
@@ -79,9 +81,10 @@ def lower(graph: Graph, hw: SystolicHardware, decisions: Decisions) -> Lowered:
     constants = 0
     for item in parts.work:
         if isinstance(item, Layer):
-            plans[item.name] = plan = _plan(item, target, settings, allocator)
+            plans[item.output] = plan = _plan(item, target, settings, allocator)
             constants += parameter_bytes(item, target)
             constants += weight_layout(plan.grid, target, 0)[1]
+    _check_memory(graph, allocator.next)
     quantized = _is_quantized(graph, parts, hw)
     steps: list[TileStep | HostStep] = []
     grids: list[TileGrid | None] = []
@@ -91,8 +94,8 @@ def lower(graph: Graph, hw: SystolicHardware, decisions: Decisions) -> Lowered:
             steps.append(HostStep(item.op.name, item.op.name, item.op.kind, read, write, index))
             grids.append(None)
             continue
-        plan = plans[item.name]
-        fields = _vector_fields(graph, item) if quantized else {}
+        plan = plans[item.output]
+        fields = _vector_fields(graph, item) if quantized else _shape_fields(item)
         residual = placements[item.residual] if item.residual else None
         image = LayerImage(
             placements[item.input],
@@ -110,6 +113,13 @@ def lower(graph: Graph, hw: SystolicHardware, decisions: Decisions) -> Lowered:
     memory = _build_image(graph, parts, plans, target, placements, allocator.next) if quantized else None
     program = TileProgram(target, tuple(steps), placements, allocator.next, memory, constants)
     return Lowered(program, tuple(grids), parts)
+
+
+def _check_memory(graph: Graph, size: int) -> None:
+    """Descriptors address memory with 32 bits."""
+    if size > MAX_MEMORY_BYTES:
+        hint = "tensors and weights of the whole network"
+        raise InfeasibleError(graph.name, [Violation("memory", size, MAX_MEMORY_BYTES, "bytes", hint)])
 
 
 def _settings(decisions: Decisions) -> dict[str, Any]:
@@ -145,7 +155,12 @@ def _plan(layer: Layer, target: Machine, settings: dict[str, Any], allocator: Al
 
 
 def _is_quantized(graph: Graph, parts: Partition, hw: SystolicHardware) -> bool:
-    """Whether the graph carries int8 values; all layers or none must."""
+    """Whether the graph carries int8 values throughout: weights, and every tensor in memory.
+
+    Raises
+    ------
+    ModelError: weights have more bits than the array multiplies.
+    """
     layers = [item for item in parts.work if isinstance(item, Layer)]
     kinds = {graph[layer.op.inputs[1]].dtype for layer in layers}
     if kinds - {"int8"}:
@@ -157,7 +172,17 @@ def _is_quantized(graph: Graph, parts: Partition, hw: SystolicHardware) -> bool:
             raise ModelError(
                 f"layer {layer.name!r} has weights of {bits} bits, the array multiplies {hw.weight_bits}-bit weights"
             )
-    return bool(layers)
+    activations = dict.fromkeys([*graph.inputs, *(item.output for item in parts.work)])
+    for name in activations:
+        tensor = graph[name]
+        if tensor.quantization is None or tensor.dtype != "int8":
+            return False
+    return True
+
+
+def _shape_fields(layer: Layer) -> dict[str, int]:
+    """What a VECTOR does when no values are known: a residual add is counted, its arithmetic is left open."""
+    return {"add": 1, "add_shift": 1} if layer.add is not None else {}
 
 
 def _vector_fields(graph: Graph, layer: Layer) -> dict[str, int]:
@@ -226,7 +251,7 @@ def _build_image(
     for item in parts.work:
         if not isinstance(item, Layer):
             continue
-        plan = plans[item.name]
+        plan = plans[item.output]
         weights, bias, scales = _constants(graph, item)
         packed = pack_weights(plan.grid, target, weights)
         base = min(plan.weight_base.values())
@@ -237,6 +262,25 @@ def _build_image(
             raise ModelError(f"layer {item.name!r}: {error}") from error
         memory[plan.parameter_base : plan.parameter_base + parameters.size] = parameters
     return memory
+
+
+def _check_accumulators(
+    layer: Layer, weights: npt.NDArray[np.int8], bias: npt.NDArray[np.int64], zero_point: int
+) -> None:
+    """No int8 input may drive a sum, bias included, out of the 32 bits of an accumulator.
+
+    Sums on the way may wrap: they are taken modulo 2**32, so that only the last one counts.
+    """
+    positive = np.maximum(weights, 0).sum(axis=1, dtype=np.int64)
+    negative = np.minimum(weights, 0).sum(axis=1, dtype=np.int64)
+    low, high = -128 - zero_point, 127 - zero_point
+    most = np.maximum(np.abs(positive * high + negative * low + bias), np.abs(positive * low + negative * high + bias))
+    if most.size and int(most.max()) >= 1 << 31:
+        channel = int(most.argmax())
+        raise ModelError(
+            f"layer {layer.name!r}: the sum of channel {channel} may reach {int(most[channel])}, beyond the 32 bits of "
+            "an accumulator; split its reduction into several layers"
+        )
 
 
 def _constants(
@@ -256,5 +300,6 @@ def _constants(
         data = graph[op.inputs[2]].data
         assert data is not None
         bias = bias + data.astype(np.int64)
+    _check_accumulators(layer, weights.reshape(layer.out_channels, -1), bias, quantization.zero_point)
     scales = np.broadcast_to(conv_scales(graph, op), (layer.out_channels,))
     return weights, bias - quantization.zero_point * sums, scales

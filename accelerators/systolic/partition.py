@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from accelerators.systolic.layer import Layer, layer_of
 from dse.core.errors import ModelError
 from dse.ir import Graph, Op
+from dse.ir.kinds import MAC_KINDS, OP_KINDS
 
 VIEWS = ("flatten", "reshape", "identity")
-HOST_KINDS = ("add", "relu", "clip", "max_pool", "average_pool", "global_average_pool", "softmax", "batch_norm",
-              "quantize", "dequantize")  # fmt: skip
+#: Everything that is no product of matrices; a reshape that is no view is a copy.
+HOST_KINDS = tuple(kind for kind in OP_KINDS if kind not in (*MAC_KINDS, *VIEWS, "dynamic_quantize"))
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,22 @@ def partition(graph: Graph, *, fuse_residual: bool) -> Partition:
     """
     source: dict[str, str] = {name: name for name in graph.inputs}
     adds = _fusable_adds(graph) if fuse_residual else {}
-    fused = {add.name for add, _ in adds.values()}
+    fused = {add.outputs[0] for add, _ in adds.values()}
     work: list[Layer | HostOp] = []
     for op in graph.ops:
         if op.kind in ("conv", "gemm"):
-            add_and_other = adds.get(op.name)
+            add_and_other = adds.get(op.outputs[0])
             residual = source[add_and_other[1]] if add_and_other else None
             add = add_and_other[0] if add_and_other else None
             layer = layer_of(graph, op, source[op.inputs[0]], residual=residual, add=add)
             work.append(layer)
             source[op.outputs[0]] = layer.output
             source[layer.output] = layer.output
-        elif op.name in fused:
+        elif op.outputs[0] in fused:
             continue
-        elif op.kind in VIEWS:
-            source[op.outputs[0]] = _view(graph, op, source[op.inputs[0]])
-        elif op.kind in HOST_KINDS:
+        elif op.kind in VIEWS and _is_view(graph, op, source[op.inputs[0]]):
+            source[op.outputs[0]] = source[op.inputs[0]]
+        elif op.kind in HOST_KINDS or op.kind in VIEWS:
             reads = tuple(source[name] for name in op.inputs if name and graph[name].data is None)
             work.append(HostOp(op, reads, op.outputs[0]))
             source[op.outputs[0]] = op.outputs[0]
@@ -69,26 +70,29 @@ def partition(graph: Graph, *, fuse_residual: bool) -> Partition:
     return Partition(tuple(work), source)
 
 
-def _view(graph: Graph, op: Op, data: str) -> str:
-    """A flatten or reshape that keeps (batch, everything else) shares its input's bytes.
+def _is_view(graph: Graph, op: Op, data: str) -> bool:
+    """Whether a reshape shares the bytes of `data`, which its input has.
 
-    The bytes are NHWC, so only dense layers that undo the flattening (see `layer_of`) may read a flattened map.
+    Tensors that are no maps lie row by row, maps as NHWC. A map flattened to (batch, features) is a view for dense
+    layers, which undo the flattening (see `layer_of`).
     """
-    before, after = graph[op.inputs[0]].shape, graph[op.outputs[0]].shape
-    if op.kind != "identity" and (len(after) != 2 or after[0] != before[0]):
-        raise ModelError(
-            f"{graph.source or graph.name}: op {op.name!r} reshapes {list(before)} to {list(after)}; "
-            "the systolic family takes only flattening to (batch, features)"
-        )
-    return data
+    before, after = graph[data].shape, graph[op.outputs[0]].shape
+    if op.kind == "identity" or graph[op.inputs[0]].shape == after:
+        return True
+    if len(before) == 4:
+        readers = graph.consumers(op.outputs[0])
+        flat = len(after) == 2 and after[0] == before[0]
+        return flat and (before[2:] == (1, 1) or all(reader.kind in ("gemm", "softmax") for reader in readers))
+    return len(after) != 4
 
 
 def _fusable_adds(graph: Graph) -> dict[str, tuple[Op, str]]:
-    """conv name -> (add op, other operand): adds that the vector unit can do behind that conv.
+    """output of a conv -> (add op, other operand): adds that the vector unit can do behind that conv.
 
     The conv must come last of the two producers, feed only the add, and have no activation of its own.
     """
-    position = {op.name: index for index, op in enumerate(graph.ops)}
+    # tensors have unique names, ops need not
+    position = {op.outputs[0]: index for index, op in enumerate(graph.ops)}
     result: dict[str, tuple[Op, str]] = {}
     for add in graph.ops:
         if add.kind != "add" or len(add.inputs) != 2 or add.inputs[0] == add.inputs[1]:
@@ -99,14 +103,14 @@ def _fusable_adds(graph: Graph) -> dict[str, tuple[Op, str]]:
             continue
         producers = [graph.producer(name) for name in add.inputs]
         ranked = sorted(
-            (position[producer.name], side) for side, producer in enumerate(producers) if producer is not None
+            (position[producer.outputs[0]], side) for side, producer in enumerate(producers) if producer is not None
         )
         if not ranked:
             continue
         last, side = ranked[-1]
         conv = graph.ops[last]
         own, other = add.inputs[side], add.inputs[1 - side]
-        other_position = position[p.name] if (p := producers[1 - side]) is not None else -1
+        other_position = position[p.outputs[0]] if (p := producers[1 - side]) is not None else -1
         if (
             conv.kind == "conv"
             and conv.attributes.get("activation", "none") == "none"
@@ -114,5 +118,5 @@ def _fusable_adds(graph: Graph) -> dict[str, tuple[Op, str]]:
             and own not in graph.outputs
             and other_position < last
         ):
-            result[conv.name] = (add, other)
+            result[conv.outputs[0]] = (add, other)
     return result

@@ -13,7 +13,10 @@ from itertools import pairwise
 
 from accelerators.systolic.layer import Layer
 from accelerators.systolic.reduction import Reduction, block_channel_words
+from dse.program.tile.isa import SEMAPHORE_MAX
 
+#: Credits for two buffers must fit a semaphore.
+MAX_REUSE = SEMAPHORE_MAX // 2
 DIMS = ("n", "b", "y", "x", "k")
 ORDERS: Mapping[str, tuple[str, ...]] = {
     "channels_outer": ("n", "b", "y", "x", "k"),
@@ -71,9 +74,15 @@ class TileGrid:
         return frozenset({"n", "b", "y", "x"})
 
     def position(self, operand: str) -> int:
-        """How many leading dimensions of the order stand around the operand's load (0: loaded once)."""
+        """How many leading dimensions of the order stand around the operand's load (0: loaded once).
+
+        As few as its tiles allow; a tile that more than `MAX_REUSE` matmuls would consume is loaded again.
+        """
         relevant = self.relevant(operand)
-        return max((i + 1 for i, dim in enumerate(self.order) if dim in relevant and self.totals[dim] > 1), default=0)
+        found = max((i + 1 for i, dim in enumerate(self.order) if dim in relevant and self.totals[dim] > 1), default=0)
+        while operand in ("w", "a") and math.prod(self.totals[dim] for dim in self.order[found:]) > MAX_REUSE:
+            found += 1
+        return found
 
     def loads(self, operand: str) -> int:
         """How many tiles of the operand are brought in over the whole layer."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from dse.core.errors import ConfigError
+from dse.config.loader import load_mapping
+from dse.config.validation import validate
 
 Role = Literal["input", "weight", "output"]
 
@@ -25,7 +25,8 @@ class MemoryLevel(_Model):
     """One level of storage.
 
     `capacity_bytes` None means unbounded (DRAM). Bandwidths are words per cycle and instance, None = unbounded.
-    `energy_class` names the component in `dse.tech` that prices an access.
+    `energy_class` names the component in `dse.tech` that prices an access; energies given here (pJ per access of a
+    word) take precedence. `shared_words_per_cycle` bounds reads and writes together.
     """
 
     name: str
@@ -34,7 +35,10 @@ class MemoryLevel(_Model):
     word_bits: PositiveInt
     read_words_per_cycle: PositiveFloat | None = None
     write_words_per_cycle: PositiveFloat | None = None
+    shared_words_per_cycle: PositiveFloat | None = None
     energy_class: Literal["dram", "sram", "register"] = "sram"
+    read_energy_pj: NonNegativeFloat | None = None
+    write_energy_pj: NonNegativeFloat | None = None
     holds: frozenset[Role] = frozenset({"input", "weight", "output"})
     shared: bool = Field(default=True, description="one memory for all roles it holds (else one partition each)")
     double_buffered: bool = False
@@ -52,13 +56,14 @@ class SpatialAxis(_Model):
 
 
 class Compute(_Model):
-    """The MAC units: operand bits and MACs per unit and cycle in that mode."""
+    """The MAC units: operand bits, MACs per unit and cycle in that mode, pJ per MAC (None: from `dse.tech`)."""
 
     name: str = "mac"
     input_bits: PositiveInt = 8
     weight_bits: PositiveInt = 8
     accumulator_bits: PositiveInt = 32
     macs_per_cycle: PositiveFloat = 1.0
+    mac_energy_pj: NonNegativeFloat | None = None
 
 
 class Arch(_Model):
@@ -67,7 +72,7 @@ class Arch(_Model):
     name: str
     clock_mhz: PositiveFloat
     node_nm: PositiveFloat = 45
-    levels: tuple[MemoryLevel, ...]
+    levels: tuple[MemoryLevel, ...] = Field(min_length=1)
     axes: tuple[SpatialAxis, ...] = ()
     compute: Compute = Compute()
 
@@ -76,6 +81,9 @@ class Arch(_Model):
         names = [level.name for level in self.levels]
         if len(set(names)) != len(names):
             raise ValueError(f"memory levels must have distinct names, not {names}")
+        axes = [axis.name for axis in self.axes]
+        if len(set(axes)) != len(axes):
+            raise ValueError(f"axes must have distinct names, not {axes}")
         for axis in self.axes:
             if axis.below not in names:
                 raise ValueError(f"axis {axis.name!r} lies below {axis.below!r}, which is not a level of {names}")
@@ -99,17 +107,7 @@ def load_arch(path: Path) -> Arch:
 
     Raises
     ------
-    ConfigError: not readable, not YAML, or not an Arch (first offending key named).
+    ConfigError: not readable, not YAML, or not an Arch; the first finding, with file, line, key and value.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=str(path)) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"is not YAML: {error}", file=str(path)) from error
-    try:
-        return Arch.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(first["msg"], file=str(path), key=key) from error
+    data, marks, _ = load_mapping(path)
+    return validate(Arch, data, marks)

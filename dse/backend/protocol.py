@@ -150,9 +150,7 @@ class Accelerator(ABC):
     def rtl(self, hw: Any) -> Any | RtlUnavailable:
         """An Amaranth component of the design, or why there is none."""
 
-    def verification_cases(
-        self, executable: Executable, values: Mapping[str, Any]
-    ) -> Sequence[VerificationCase]:
+    def verification_cases(self, executable: Executable, values: Mapping[str, Any]) -> Sequence[VerificationCase]:
         """Pieces of a compiled network to run on the RTL; none for a design without RTL.
 
         `values` are all tensors of the reference run by name.

@@ -19,6 +19,8 @@ COMMANDS = {
     "simulate": "dse.cli.simulate",
     "list": "dse.cli.list",
     "show": "dse.cli.show",
+    "quantize": "dse.cli.quantize",
+    "map": "dse.cli.map",
     "rtl": "dse.cli.rtl",
     "init": "dse.cli.init",
     "schema": "dse.cli.schema",

@@ -43,7 +43,7 @@ def workload_option(function: Command) -> Command:
         required=True,
         metavar="MODEL",
         shell_complete=_complete_models,
-        help="zoo:NAME or an .onnx file; see dse list models.",
+        help="zoo:NAME or a model file; see dse list models.",
     )(function)
 
 

@@ -26,12 +26,13 @@ def command(thing: str, dims: tuple[str, ...]) -> None:
     """
     from dse.core import registry
     from dse.flow.accelerator import presets
+    from dse.flow.workload import is_model_file
 
     if thing == "tech":
         _show_tech()
     elif thing == "config":
         _show_config_keys()
-    elif Path(thing).suffix.lower() in (".yaml", ".yml"):
+    elif Path(thing).suffix.lower() in (".yaml", ".yml") and not is_model_file(thing):
         _show_file(thing)
     elif thing in presets() or thing in registry.names(registry.BACKENDS):
         _show_design(thing)
@@ -63,7 +64,7 @@ def _show_model(spec: str, dims: dict[str, int]) -> None:
     constants = sum(tensor.bytes for tensor in graph.constants())
     totals = [
         ("ops", count(len(graph.ops)), ""),
-        ("MACs (conv and gemm)", count(graph.macs), ""),
+        ("MACs", count(graph.macs), ""),
         ("parameters", count(graph.parameters), ""),
         ("constants", byte_size(constants), ""),
         *(("input " + name, _shape(graph[name].shape), graph[name].dtype) for name in graph.inputs),
@@ -74,9 +75,9 @@ def _show_model(spec: str, dims: dict[str, int]) -> None:
 
 def _op_row(graph: Graph, op: Op) -> tuple[str, ...]:
     from dse.core.units import count
-    from dse.ir import loop_nest
+    from dse.ir import op_macs
 
-    macs = loop_nest(graph, op).macs if op.kind in ("conv", "gemm") else 0
+    macs = op_macs(graph, op)
     weights = sum(graph[name].elements for name in op.inputs[1:] if name and graph[name].data is not None)
     attributes = " ".join(f"{key}={_plain(value)}" for key, value in sorted(op.attributes.items()))
     return (

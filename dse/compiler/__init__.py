@@ -1,12 +1,18 @@
 """Compiler passes on graphs: what turns a network as read into the integer network that hardware runs."""
 
-from dse.compiler.accuracy import accuracy, sqnr_db
-from dse.compiler.calibration import calibration_images, observe_ranges
+from dse.compiler.accuracy import LayerNoise, accuracy, float_accuracy, layer_noise, sqnr_db
+from dse.compiler.calibration import calibration_images
+from dse.compiler.calibration_ranges import METHODS, calibrate, observe_ranges
+from dse.compiler.equalize import equalize
 from dse.compiler.fold import fold_batch_norm, fold_constants, fuse_bias
 from dse.compiler.fuse import fuse_activation, name_global_pools, prepare, remove_identity
-from dse.compiler.quantize import quantize, strip_softmax
+from dse.compiler.quantize import Recipe, quantize, quantize_with_ranges, require_quantizable, strip_softmax
+from dse.compiler.quantize_boundary import with_float_boundary
+from dse.compiler.quantize_mixed import assign_weight_bits, weight_bits_total
 
 __all__ = [
-    "accuracy", "calibration_images", "fold_batch_norm", "fold_constants", "fuse_activation", "fuse_bias",
-    "name_global_pools", "observe_ranges", "prepare", "quantize", "remove_identity", "sqnr_db", "strip_softmax",
+    "METHODS", "LayerNoise", "Recipe", "accuracy", "assign_weight_bits", "calibrate", "calibration_images",
+    "equalize", "float_accuracy", "fold_batch_norm", "fold_constants", "fuse_activation", "fuse_bias",
+    "layer_noise", "name_global_pools", "observe_ranges", "prepare", "quantize", "quantize_with_ranges",
+    "remove_identity", "require_quantizable", "sqnr_db", "strip_softmax", "weight_bits_total", "with_float_boundary",
 ]  # fmt: skip

@@ -1,22 +1,14 @@
-"""Inputs to calibrate and judge a quantization with, and the ranges a network's tensors take on them."""
+"""Seeded synthetic inputs to calibrate and judge a quantization with, where a user gives none."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dse.core.errors import UsageError
 from dse.ir.graph import Graph
-from dse.ir.reference import run_float
 
 FloatArray = npt.NDArray[np.float32]
-
-#: Images per float run of the calibration: keeps every tensor of a ResNet-50 below 1 GiB.
-_CHUNK_ELEMENTS = 1 << 26
 
 
 def calibration_images(graph: Graph, count: int = 32, seed: int = 0) -> dict[str, FloatArray]:
@@ -63,19 +55,3 @@ def _enlarge(field: FloatArray, size: int, axis: int) -> FloatArray:
     low = np.minimum(at.astype(np.int64), cells - 2)
     share = (at - low).astype(np.float32).reshape([-1 if index == axis else 1 for index in range(field.ndim)])
     return np.asarray(np.take(field, low, axis) * (1 - share) + np.take(field, low + 1, axis) * share)
-
-
-def observe_ranges(graph: Graph, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, tuple[float, float]]:
-    """Smallest and largest value of every non-constant tensor over a batch of inputs."""
-    count = min(len(array) for array in inputs.values())
-    per_image = sum(
-        math.prod(graph[name].shape[1:]) for op in graph.ops for name in op.outputs if len(graph[name].shape) > 1
-    )
-    step = max(1, _CHUNK_ELEMENTS // max(1, per_image))
-    ranges: dict[str, tuple[float, float]] = {}
-    for first in range(0, count, step):
-        part = {name: array[first : first + step] for name, array in inputs.items()}
-        for name, values in run_float(graph, part, keep=True).items():
-            low, high = ranges.get(name, (math.inf, -math.inf))
-            ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
-    return ranges

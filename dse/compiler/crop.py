@@ -42,29 +42,34 @@ def crop_conv(graph: Graph, conv: Op, add: Op | None, window: Window, values: Ma
 
     `values` holds the full network's tensors by name (batch of at least 1; the first image is taken).
 
+    Of a grouped conv the tile has the groups that make the first `channels` outputs, each of them whole.
+
     Raises
     ------
-    ModelError: the window leaves the output, or the conv is grouped.
+    ModelError: the window leaves the output.
     """
     out = add.outputs[0] if add is not None else conv.outputs[0]
     _, channels, height, width = graph[out].shape
     if window.y + window.height > height or window.x + window.width > width or window.channels > channels:
         raise ModelError(f"tile {window} leaves the output {(channels, height, width)} of {conv.name!r}")
-    if conv.attributes["groups"] != 1:
-        raise ModelError(f"{conv.name!r} is grouped; only dense convolutions are cropped")
     source = graph[conv.inputs[0]]
+    per_group_out, per_group_in = channels // conv.attributes["groups"], graph[conv.inputs[1]].shape[1]
+    groups = conv.attributes["groups"]
+    if groups > 1:
+        groups = -(-window.channels // per_group_out)
+        window = replace(window, channels=groups * per_group_out)
     kernel = graph[conv.inputs[1]].shape[2:]
     rows, pad_y = _under(window.y, window.height, conv, 0, source.shape[2], kernel[0])
     columns, pad_x = _under(window.x, window.width, conv, 1, source.shape[3], kernel[1])
     tensors: dict[str, Tensor] = {}
     inputs: dict[str, npt.NDArray[Any]] = {}
 
-    def take(name: str, part: tuple[slice, ...]) -> None:
+    def take(name: str, part: tuple[slice, ...], *, called: str) -> None:
         data = np.ascontiguousarray(values[name][(slice(0, 1), *part)])
-        inputs[name] = data
-        tensors[name] = replace(graph[name], shape=data.shape, data=None)
+        inputs[called] = data
+        tensors[called] = replace(graph[name], name=called, shape=data.shape, data=None)
 
-    take(conv.inputs[0], (slice(None), rows, columns))
+    take(conv.inputs[0], (slice(0, groups * per_group_in), rows, columns), called=conv.inputs[0])
     for name in conv.inputs[1:]:
         if name:
             tensors[name] = _first_channels(graph[name], window.channels)
@@ -75,15 +80,16 @@ def crop_conv(graph: Graph, conv: Op, add: Op | None, window: Window, values: Ma
     )
     shape = (1, window.channels, window.height, window.width)
     tensors[conv.outputs[0]] = replace(graph[conv.outputs[0]], shape=shape)
-    ops = [conv.with_attributes(pads=(pad_y[0], pad_x[0], pad_y[1], pad_x[1]))]
+    ops = [conv.with_attributes(pads=(pad_y[0], pad_x[0], pad_y[1], pad_x[1]), groups=groups)]
     names = [conv.inputs[0]]
     if add is not None:
         other = next(name for name in add.inputs if name != conv.outputs[0])
-        take(other, output_part)
-        if other not in names:
-            names.append(other)
+        # the conv's own input, needed once more, is there another part of the same tensor
+        called = f"{other}:residual" if other == conv.inputs[0] else other
+        take(other, output_part, called=called)
+        names.append(called)
         tensors[out] = replace(graph[out], shape=shape)
-        ops.append(add)
+        ops.append(replace(add, inputs=tuple(called if name == other else name for name in add.inputs)))
     tile = Graph(f"{graph.name}:{conv.name}", tensors, tuple(ops), tuple(names), (out,), graph.source)
     return Tile(tile, inputs, {out: np.ascontiguousarray(values[out][(slice(0, 1), *output_part)])})
 

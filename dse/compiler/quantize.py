@@ -1,39 +1,84 @@
 """Post-training quantization: a prepared float graph to the int8 graph that hardware runs.
 
-Weights: symmetric per output channel, min-max, +-127 (8 bit) or +-7 (4 bit, held in int8). Activations: asymmetric
-int8 per tensor, min-max over a calibration batch, zero always representable. Biases: int32 at scale s_x * s_w.
-Behind a fused relu the range starts at 0 (zero point -128) and behind relu6 it is [0, 6]: saturation then is the
-activation. Rounding is to nearest even throughout.
+Weights: symmetric, +-127 (8 bit) or +-7 (4 bit, held in int8), per output channel unless told otherwise.
+Activations: asymmetric int8 per tensor over the ranges of a calibration (`dse.compiler.calibration_ranges`), zero
+always representable. Biases: int32 at scale s_x * s_w. Behind a fused relu the range starts at 0 (zero point -128) and
+behind relu6 it is [0, 6]: saturation then is the activation. Rounding is to nearest even throughout.
+
+Activations of 16 bits are not offered. With 8-bit weights, int32 accumulators hold only 258 products of 16-bit
+activations for certain, fewer than a common 3x3 layer sums; the arrays multiply 8-bit activations, and onnxruntime's
+QLinear operators know no int16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dse.compiler.accuracy import accuracy, sqnr_db
-from dse.compiler.calibration import calibration_images, observe_ranges
+from dse.compiler.calibration_ranges import DEFAULT_PERCENTILE, Ranges, calibrate, check_method
+from dse.compiler.quantize_weights import (
+    ACCUMULATOR_HALF,
+    WEIGHT_LIMITS,
+    bearable_scales,
+    bias_integers,
+    weight_integers,
+    weight_scales,
+)
 from dse.compiler.rewrite import fresh_name, rebuild
-from dse.core.errors import InvariantError, ModelError, UsageError
+from dse.core.errors import InvariantError, ModelError, UsageError, nearest
 from dse.ir.graph import Graph, Op, Quantization, Tensor
 from dse.ir.quantized import INT8_MAX, INT8_MIN, RELU6_HIGH, clamp_bounds, quantize_array
 
-__all__ = ["accuracy", "calibration_images", "quantize", "sqnr_db", "strip_softmax"]
-
-#: Largest weight by weight bits: symmetric, so that the most negative code is never used.
-WEIGHT_LIMITS = {8: 127, 4: 7}
-#: Biases and sums of products each stay below half the int32 range, so that accumulators fit int32.
-_ACCUMULATOR_HALF = 1 << 30
-#: Largest right shift that requantization encodes is 62 (`dse.ir.requantize`): scales down to 2**-30 are safe.
-_SMALLEST_SCALE = 2.0**-30
-
 _KEEPS_INPUT = (
-    "max_pool", "average_pool", "global_average_pool", "flatten", "reshape", "identity", "relu", "clip",
+    "max_pool", "average_pool", "global_average_pool", "flatten", "reshape", "transpose", "identity", "relu", "clip",
 )  # fmt: skip
+#: Their output has a range of its own.
+_OWN_RANGE = ("conv", "gemm", "add", "mul", "concat", "leaky_relu", "sigmoid")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is quantized.
+
+    Parameters
+    ----------
+    method
+        Of activation ranges, see `dse.compiler.calibration_ranges.METHODS`; "mse" also chooses weight scales by
+        their squared error.
+    percentile
+        Read by method "percentile" alone.
+    weight_bits
+        Of layers that `layer_bits` does not name: 8, or 4.
+    per_channel
+        One weight scale for each output channel, or one for a whole tensor.
+    layer_bits
+        Weight bits by op name.
+    """
+
+    method: str = "minmax"
+    percentile: float = DEFAULT_PERCENTILE
+    weight_bits: int = 8
+    per_channel: bool = True
+    layer_bits: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_method(self.method, self.percentile)
+        for where, bits in {"weights": self.weight_bits, **self.layer_bits}.items():
+            if bits not in WEIGHT_LIMITS:
+                subject = where if where == "weights" else f"layer {where!r}: weights"
+                raise UsageError(f"{subject} of {bits} bits are not supported; choose one of 4, 8")
+
+    def bits_of(self, layer: str) -> int:
+        """Weight bits of one layer."""
+        return self.layer_bits.get(layer, self.weight_bits)
+
+
+#: Min-max ranges, 8-bit weights per channel.
+MIN_MAX = Recipe()
 
 
 def strip_softmax(graph: Graph) -> Graph:
@@ -43,15 +88,21 @@ def strip_softmax(graph: Graph) -> Graph:
     return rebuild(graph, graph.ops, outputs=outputs)
 
 
-def quantize(graph: Graph, calibration: Mapping[str, npt.NDArray[Any]], *, weight_bits: int = 8) -> Graph:
-    """Quantize a prepared graph (`dse.compiler.prepare`) by min-max calibration.
+def quantize(
+    graph: Graph,
+    calibration: Mapping[str, npt.NDArray[Any]],
+    recipe: Recipe = MIN_MAX,
+    *,
+    weight_bits: int | None = None,
+) -> Graph:
+    """Quantize a prepared graph (`dse.compiler.prepare`).
 
     Parameters
     ----------
     calibration
         Real inputs by name, shape (images, ...): activations get the ranges they take on these.
     weight_bits
-        8, or 4 (held in int8, range +-7).
+        Replaces that of the recipe: 8, or 4 (held in int8, range +-7).
 
     Returns
     -------
@@ -59,42 +110,87 @@ def quantize(graph: Graph, calibration: Mapping[str, npt.NDArray[Any]], *, weigh
 
     Raises
     ------
-    UsageError: weight_bits is neither 8 nor 4.
+    UsageError: weight bits that are neither 8 nor 4, a layer the graph does not have.
     ModelError: an op or a constant that cannot be quantized, values that are not finite.
     """
-    if weight_bits not in WEIGHT_LIMITS:
-        raise UsageError(f"weights of {weight_bits} bits are not supported; choose one of 4, 8")
+    if weight_bits is not None:
+        recipe = replace(recipe, weight_bits=weight_bits)
     graph = strip_softmax(graph)
-    ranges = observe_ranges(graph, calibration)
+    require_quantizable(graph)
+    return quantize_with_ranges(graph, calibrate(graph, calibration, recipe.method, recipe.percentile), recipe)
+
+
+def quantize_with_ranges(graph: Graph, ranges: Ranges, recipe: Recipe) -> Graph:
+    """Quantize a graph whose activation ranges are known: `quantize` without its calibration, for many assignments.
+
+    Parameters
+    ----------
+    graph
+        Ends at its logits (`strip_softmax`).
+    ranges
+        Smallest and largest value of every non-constant tensor.
+
+    Raises
+    ------
+    As `quantize`.
+    """
+    require_quantizable(graph)
+    layers = weighted_layers(graph)
+    for name in recipe.layer_bits:
+        if name not in layers:
+            raise UsageError(f"{graph.source or graph.name} has no layer {name!r} with weights{nearest(name, layers)}")
     tensors: dict[str, Tensor] = {}
     for name in graph.inputs:
         tensors[name] = _activation(graph, name, ranges[name])
-    ops = [_quantize_op(graph, op, ranges, tensors, weight_bits) for op in graph.ops]
+    ops = [_quantize_op(graph, op, ranges, tensors, recipe) for op in graph.ops]
     return rebuild(graph, ops, tensors)
 
 
-def _quantize_op(
-    graph: Graph, op: Op, ranges: Mapping[str, tuple[float, float]], tensors: dict[str, Tensor], weight_bits: int
-) -> Op:
+def require_quantizable(graph: Graph) -> None:
+    """Nothing when `quantize` knows every op of a graph that ends at its logits; asked before a long calibration.
+
+    Raises
+    ------
+    ModelError: a tensor is quantized already, or an op has no integer form.
+    """
+    name = graph.source or graph.name
+    done = next((item for item in sorted(graph.tensors) if graph[item].quantization is not None), None)
+    if done is not None:
+        raise ModelError(
+            f"{name}: tensor {done!r} is quantized already ({graph[done].dtype}); "
+            "quantization starts from the float model"
+        )
+    for op in graph.ops:
+        if op.kind not in (*_OWN_RANGE, *_KEEPS_INPUT):
+            raise ModelError(
+                f"{name}: op {op.name!r} ({op.kind}) has no int8 form; "
+                f"quantizable: {', '.join((*_OWN_RANGE, *_KEEPS_INPUT))} (prepare() folds batch norms)"
+            )
+        constant = next((item for item in op.inputs if item and graph[item].data is not None), None)
+        if op.kind == "concat" and constant is not None:
+            raise ModelError(f"{name}: op {op.name!r} joins the constant {constant!r}; only activations can be joined")
+
+
+def weighted_layers(graph: Graph) -> list[str]:
+    """Names of the ops whose weights take a number of bits, in order."""
+    return [op.name for op in graph.ops if op.kind in ("conv", "gemm")]
+
+
+def _quantize_op(graph: Graph, op: Op, ranges: Ranges, tensors: dict[str, Tensor], recipe: Recipe) -> Op:
     """Add the int8 tensors of one op to `tensors` and return the op reading them."""
     output = op.outputs[0]
     if op.kind in _KEEPS_INPUT:
         source = tensors[op.inputs[0]].quantization
         tensors[output] = replace(graph[output], dtype="int8", quantization=source)
         return op
-    if op.kind not in ("conv", "gemm", "add"):
-        raise ModelError(
-            f"{graph.source or graph.name}: op {op.name!r} ({op.kind}) has no int8 form; "
-            f"quantizable: conv, gemm, add, {', '.join(_KEEPS_INPUT)} (prepare() folds batch norms)"
-        )
     tensors[output] = _activation(graph, output, _activated_range(op, ranges[output]))
     quantization = tensors[output].quantization
     assert quantization is not None
     if clamp_bounds(op, quantization) != (INT8_MIN, INT8_MAX):
         raise InvariantError(f"op {op.name!r}: the clamp of its activation is not the saturation of int8")
-    if op.kind == "add":
-        return _quantize_add(graph, op, tensors)
-    return _quantize_layer(graph, op, tensors, weight_bits)
+    if op.kind in ("conv", "gemm"):
+        return _quantize_layer(graph, op, tensors, recipe)
+    return _quantize_pair(graph, op, tensors) if op.kind in ("add", "mul") else op
 
 
 def _activated_range(op: Op, observed: tuple[float, float]) -> tuple[float, float]:
@@ -135,59 +231,63 @@ def _constant(graph: Graph, op: Op, name: str) -> npt.NDArray[np.float64]:
     return data.astype(np.float64)
 
 
-def _quantize_layer(graph: Graph, op: Op, tensors: dict[str, Tensor], weight_bits: int) -> Op:
+def _quantize_layer(graph: Graph, op: Op, tensors: dict[str, Tensor], recipe: Recipe) -> Op:
     weight = _constant(graph, op, op.inputs[1])
     depth = weight[0].size
-    if depth * 255 * 127 >= _ACCUMULATOR_HALF:
+    if depth * 255 * 127 >= ACCUMULATOR_HALF:
         raise ModelError(
             f"{graph.source or graph.name}: op {op.name!r} sums {depth} products an output, more than the "
-            f"{_ACCUMULATOR_HALF // (255 * 127)} that int32 accumulators hold for certain"
+            f"{ACCUMULATOR_HALF // (255 * 127)} that int32 accumulators hold for certain"
         )
     of_x, of_y = tensors[op.inputs[0]].quantization, tensors[op.outputs[0]].quantization
     assert of_x is not None
     assert of_y is not None
     scale_x, scale_y = of_x.scale[0], of_y.scale[0]
     bias = _constant(graph, op, op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] else None
-    limit = WEIGHT_LIMITS[weight_bits]
-    scales = np.abs(weight).reshape(len(weight), -1).max(axis=1) / limit
-    # a channel of (nearly) no weights still needs a scale that its bias and the requantizer's shift can bear
-    floor = np.full_like(scales, _SMALLEST_SCALE * scale_y / scale_x)
-    if bias is not None:
-        floor = np.maximum(floor, np.abs(bias) / scale_x / _ACCUMULATOR_HALF)
-    scales = np.maximum(scales, floor).astype(np.float32)
-    columns = scales.reshape((-1,) + (1,) * (weight.ndim - 1)).astype(np.float64)
-    integers = np.clip(np.rint(weight / columns), -limit, limit).astype(np.int8)
+    bits, per_channel = recipe.bits_of(op.name), recipe.per_channel
+    wished = weight_scales(weight, bits, per_channel=per_channel, least_error=recipe.method == "mse")
+    scales = bearable_scales(wished, bias, scale_x, scale_y, per_channel=per_channel)
+    bias_scales = (np.float32(scale_x) * scales).astype(np.float32)
     inputs = [op.inputs[0], _add_tensor(graph, tensors, f"{op.inputs[1]}.int8", Tensor(
-        "", weight.shape, "int8", Quantization(tuple(map(float, scales)), 0, 0, weight_bits), integers
+        "", weight.shape, "int8", _symmetric(scales, bits, per_channel=per_channel),
+        weight_integers(weight, scales, bits),
     ))]  # fmt: skip
     if bias is not None:
-        bias_scales = (np.float32(scale_x) * scales).astype(np.float32)
-        wide = np.rint(bias / bias_scales.astype(np.float64))
-        quantized = np.clip(wide, -(1 << 31), (1 << 31) - 1).astype(np.int32)
         inputs.append(_add_tensor(graph, tensors, f"{op.inputs[2]}.int32", Tensor(
-            "", bias.shape, "int32", Quantization(tuple(map(float, bias_scales)), 0, 0, 32), quantized
+            "", bias.shape, "int32", _symmetric(bias_scales, 32, per_channel=per_channel),
+            bias_integers(bias, bias_scales),
         )))  # fmt: skip
     return replace(op, inputs=tuple(inputs))
 
 
-def _quantize_add(graph: Graph, op: Op, tensors: dict[str, Tensor]) -> Op:
+def _symmetric(scales: npt.NDArray[np.float32], bits: int, *, per_channel: bool) -> Quantization:
+    if per_channel:
+        return Quantization(tuple(map(float, scales)), 0, 0, bits)
+    return Quantization((float(scales[0]),), 0, None, bits)
+
+
+def _quantize_pair(graph: Graph, op: Op, tensors: dict[str, Tensor]) -> Op:
     shape = graph[op.outputs[0]].shape
     inputs = []
     for name in op.inputs:
-        if graph[name].data is not None:
-            values = np.broadcast_to(_constant(graph, op, name), shape)
-            quantization = activation_quantization(float(values.min()), float(values.max()), what=f"tensor {name!r}")
-            inputs.append(_add_tensor(graph, tensors, f"{name}.int8", Tensor(
-                "", shape, "int8", quantization, quantize_array(values, quantization)
-            )))  # fmt: skip
-        elif graph[name].shape != shape:
+        if graph[name].data is None and graph[name].shape != shape:
+            verb = "adds" if op.kind == "add" else "multiplies"
             raise ModelError(
-                f"{graph.source or graph.name}: op {op.name!r} adds {list(graph[name].shape)} to {list(shape)}; "
+                f"{graph.source or graph.name}: op {op.name!r} {verb} {list(graph[name].shape)} to {list(shape)}; "
                 "only operands of equal shape, or constants, can be quantized"
             )
-        else:
-            inputs.append(name)
+        inputs.append(_operand(graph, op, name, shape, tensors))
     return replace(op, inputs=tuple(inputs))
+
+
+def _operand(graph: Graph, op: Op, name: str, shape: tuple[int, ...], tensors: dict[str, Tensor]) -> str:
+    """The name of an int8 operand: of the activation itself, or of a constant quantized over its own range."""
+    if graph[name].data is None:
+        return name
+    values = np.broadcast_to(_constant(graph, op, name), shape)
+    quantization = activation_quantization(float(values.min()), float(values.max()), what=f"tensor {name!r}")
+    integers = quantize_array(values, quantization)
+    return _add_tensor(graph, tensors, f"{name}.int8", Tensor("", shape, "int8", quantization, integers))
 
 
 def _add_tensor(graph: Graph, tensors: dict[str, Tensor], wish: str, tensor: Tensor) -> str:

@@ -15,13 +15,14 @@ from dse.config.expression import ExpressionError, parse_constraint
 from dse.core.errors import nearest
 
 Sampler = Literal["auto", "nsga2", "tpe", "random"]
+CalibrationMethod = Literal["minmax", "percentile", "mse"]
 
 #: Figures of `Metrics.summary()` that are better when larger; every other objective is minimised.
 MAXIMISED = frozenset({"sqnr_db", "utilization", "gmacs_per_s", "accuracy"})
 #: Figures an objective may name.
 OBJECTIVES = (
     "latency_ms", "energy_uj", "area_mm2", "power_mw", "cycles", "utilization", "gmacs_per_s", "memory_bytes",
-    "sqnr_db",
+    "sqnr_db", "accuracy",
 )  # fmt: skip
 
 
@@ -40,10 +41,15 @@ class ConfigModel(BaseModel):
 
 
 class CalibrationConfig(ConfigModel):
-    """Seeded images that fix the activation ranges of the quantized network."""
+    """Samples that fix the activation ranges of the quantized network: a file's, or seeded synthetic images."""
 
-    images: int = Field(32, ge=1, le=4096, description="calibration images")
+    images: int = Field(32, ge=1, le=4096, description="seeded calibration images; not read when `file` is given")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the calibration images")
+    file: str | None = Field(
+        None, min_length=1, description=".npz or folder of samples to calibrate on, relative to this configuration"
+    )
+    method: CalibrationMethod = Field("minmax", description="how ranges follow from the samples")
+    percentile: float = Field(99.99, gt=50, le=100, description="percent of the values kept; of method percentile")
 
 
 class WorkloadConfig(ConfigModel):
@@ -52,6 +58,12 @@ class WorkloadConfig(ConfigModel):
     model: str = Field(min_length=1, description="zoo:NAME, or a file path relative to this configuration")
     dims: dict[str, int] = Field(default_factory=dict, description="values of the model's symbolic dimensions")
     calibration: CalibrationConfig = CalibrationConfig()
+    dataset: str | None = Field(
+        None,
+        min_length=1,
+        description=".npz or folder of samples x and classes y that accuracy is measured on, "
+        "relative to this configuration",
+    )
 
     @field_validator("dims")
     @classmethod

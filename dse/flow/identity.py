@@ -21,8 +21,11 @@ SCHEMA_VERSION = 1
 _LIBRARIES = ("numpy", "optuna", "pydantic", "scipy", "numba")
 
 
-def run_identity(config: RunConfig, graph: Graph) -> dict[str, Any]:
-    """The contents of `run.json`: nested mappings of plain values, without times and places."""
+def run_identity(config: RunConfig, graph: Graph, data_digests: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The contents of `run.json`: nested mappings of plain values, without times and places.
+
+    `data_digests` are those of the data sets that the run reads, by what they serve for.
+    """
     family = config.accelerator.family
     return {
         "schema": SCHEMA_VERSION,
@@ -34,7 +37,7 @@ def run_identity(config: RunConfig, graph: Graph) -> dict[str, Any]:
             "machine": platform.machine(),
             **{name: version(name) for name in _LIBRARIES},
         },
-        "inputs": {"network": graph_digest(graph)},
+        "inputs": {"network": graph_digest(graph), **(data_digests or {})},
         "config": config.model_dump(mode="json"),
     }
 

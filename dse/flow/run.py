@@ -68,7 +68,8 @@ def run(loaded: LoadedConfig, *, out: Path, resume: bool, jobs: int, seed: int |
     """
     reporter.stage("load")
     prepared = prepare_run(loaded, seed)
-    with open_run_folder(out, run_identity(prepared.config, prepared.graph), resume=resume) as folder:
+    identity = run_identity(prepared.config, prepared.graph, prepared.data_digests)
+    with open_run_folder(out, identity, resume=resume) as folder:
         _greet(folder, resume, reporter)
         quantize_all(prepared, reporter)
         outcome = _search(prepared, folder, jobs, reporter)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from dse.compiler import prepare
+from dse.compiler import Recipe, prepare
+from dse.config.expression import Constraint
 from dse.config.loader import LoadedConfig
 from dse.config.models import RunConfig, SearchConfig
+from dse.config.validation import at
 from dse.core.errors import EXIT_INFEASIBLE, DseError
 from dse.core.progress import Reporter
 from dse.flow.accelerator import Design, design_of
+from dse.flow.dataset import Dataset, DatasetError, load_dataset
 from dse.flow.workload import load_workload
 from dse.ir import Graph
 from dse.search import Evaluator, QuantizedNetworks, SearchPlan, SearchSpace, Trial, build_space
@@ -29,13 +32,17 @@ class NothingFeasibleError(DseError):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that can start: configuration with its seed, the float network, the design it starts from."""
+    """A run that can start: configuration with its seed, the float network, the design it starts from.
+
+    `data_digests` names the data sets that were read, with a digest of their contents.
+    """
 
     config: RunConfig
     graph: Graph
     design: Design
     evaluator: Evaluator
     plan: SearchPlan
+    data_digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def space(self) -> SearchSpace:
@@ -70,9 +77,51 @@ def prepare_run(loaded: LoadedConfig, seed: int | None) -> Prepared:
     )
     constraints = parse_constraints(design.family, settings.constraints if settings else (), loaded.marks)
     graph = prepare(load_workload(config.workload.model, loaded.model_folder, config.workload.dims))
-    calibration = config.workload.calibration
-    networks = QuantizedNetworks(graph, calibration.images, calibration.seed)
-    return Prepared(config, graph, design, Evaluator(design.family, space, networks, constraints), plan)
+    networks, digests = _networks(loaded, config, graph)
+    if networks.labels is None:
+        _refuse_accuracy(loaded, plan, constraints)
+    return Prepared(config, graph, design, Evaluator(design.family, space, networks, constraints), plan, digests)
+
+
+def _networks(loaded: LoadedConfig, config: RunConfig, graph: Graph) -> tuple[QuantizedNetworks, dict[str, str]]:
+    """What quantizes the network as the configuration says, and the digests of the data sets that it reads."""
+    workload = config.workload
+    calibration = workload.calibration
+    given = {"calibration": calibration.file, "dataset": workload.dataset}
+    data: dict[str, Dataset] = {}
+    for name, spec in given.items():
+        if spec is not None:
+            key = ("workload", "dataset") if name == "dataset" else ("workload", "calibration", "file")
+            try:
+                data[name] = load_dataset(loaded.model_folder / spec, graph)
+            except DatasetError as error:
+                raise at(key, loaded.marks, str(error)) from error
+    samples, test = data.get("calibration"), data.get("dataset")
+    networks = QuantizedNetworks(
+        graph,
+        calibration.images,
+        calibration.seed,
+        Recipe(calibration.method, calibration.percentile),
+        None if samples is None else samples.inputs,
+        None if test is None else test.inputs,
+        None if test is None else test.labels,
+    )
+    return networks, {name: item.digest() for name, item in data.items()}
+
+
+def _refuse_accuracy(loaded: LoadedConfig, plan: SearchPlan, constraints: Sequence[Constraint]) -> None:
+    """Nothing unless the search reads accuracy, for which there are no labels.
+
+    Raises
+    ------
+    ConfigError: it does.
+    """
+    message = "accuracy needs a data set with labels y: workload.dataset; sqnr_db needs none"
+    if "accuracy" in plan.objectives:
+        raise at(("search", "objectives", plan.objectives.index("accuracy")), loaded.marks, message)
+    for index, constraint in enumerate(constraints):
+        if "accuracy" in constraint.names:
+            raise at(("search", "constraints", index), loaded.marks, f"{constraint.text!r}: {message}")
 
 
 def quantize_all(prepared: Prepared, reporter: Reporter) -> None:

@@ -34,14 +34,18 @@ def load_workload(spec: str, folder: Path, dims: Mapping[str, int] | None = None
             if available and name not in available:
                 raise UsageError(f"{prefix} has no model {name!r}{nearest(name, available)}")
             return frontend.load(name, folder, dims or {})
-    suffix = Path(spec).suffix.lower()
     for frontend in loaded:
-        if suffix and suffix in frontend.suffixes:
+        if spec.lower().endswith(frontend.suffixes):
             path = folder / spec
             if not path.is_file():
                 raise ModelError(f"{path}: {'is not a file' if path.exists() else 'does not exist'}")
             return frontend.load(spec, folder, dims or {})
     raise UsageError(_nobody_reads(spec, loaded, broken))
+
+
+def is_model_file(spec: str) -> bool:
+    """Whether a front end claims the suffix of `spec`."""
+    return any(spec.lower().endswith(frontend.suffixes) for frontend in frontends()[0])
 
 
 def frontends() -> tuple[list[Frontend], list[str]]:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
+from dse.core.errors import UsageError
 from dse.ir.graph import Graph
 
 
@@ -19,6 +20,8 @@ class Frontend(ABC):
     name: str
     prefix: str | None = None
     suffixes: tuple[str, ...] = ()
+    #: Whether `write` can be used.
+    writes: bool = False
 
     @abstractmethod
     def load(self, reference: str, folder: Path, dims: Mapping[str, int]) -> Graph:
@@ -34,3 +37,13 @@ class Frontend(ABC):
     def available(self) -> Mapping[str, str]:
         """Models that need no file, with a one-line description each (the zoo)."""
         return {}
+
+    def write(self, graph: Graph, path: Path) -> None:
+        """Write a quantized graph (`dse.ir.quantized`, quantize and dequantize ops at its ends or not) to a file.
+
+        Raises
+        ------
+        UsageError: this front end only reads.
+        ModelError: the format has no form for an op.
+        """
+        raise UsageError(f"the {self.name} front end writes no files")

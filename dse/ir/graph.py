@@ -15,20 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.core.errors import ModelError
+from dse.ir.kinds import MAC_KINDS, OP_KINDS, PARAMETER_KINDS
 
-#: Normalised op kinds of the spine. Attributes of each:
-#: conv: strides (2,), pads (top, left, bottom, right), dilations (2,), groups, activation
-#: gemm: activation; inputs x (N, K), weight (M, K), optional bias (M,)
-#: add: activation   relu, clip(low, high), softmax(axis), flatten(axis), reshape(shape), identity
-#: max_pool / average_pool: kernel (2,), strides (2,), pads (4,), count_include_pad
-#: global_average_pool; batch_norm: epsilon; quantize, dequantize
-#: `activation` is "none", "relu" or "relu6" and applies after bias (conv, gemm) or after the sum (add).
-OP_KINDS = (
-    "conv", "gemm", "add", "relu", "clip", "max_pool", "average_pool", "global_average_pool",
-    "softmax", "flatten", "reshape", "identity", "batch_norm", "quantize", "dequantize",
-)  # fmt: skip
-
-DTYPES = {"float32": 4, "int8": 1, "uint8": 1, "int32": 4, "int64": 8, "bool": 1}
+#: Bytes of one element.
+DTYPES = {
+    "float32": 4, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "bool": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,7 +68,7 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """One operation: `kind` is one of `OP_KINDS`; inputs and outputs are tensor names ('' = absent)."""
+    """One operation: `kind` is one of `dse.ir.kinds.OP_KINDS`; inputs and outputs are tensor names ('' = absent)."""
 
     name: str
     kind: str
@@ -111,8 +103,7 @@ class Graph:
             for name in op.inputs:
                 if name and name not in known:
                     raise ModelError(
-                        f"{self.source or self.name}: op {op.name!r} reads {name!r}, "
-                        "which nothing before it produces"
+                        f"{self.source or self.name}: op {op.name!r} reads {name!r}, which nothing before it produces"
                     )
             for name in op.outputs:
                 if name in known:
@@ -141,17 +132,24 @@ class Graph:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of all conv and gemm ops (no bias, no pooling)."""
-        from dse.ir.loopnest import loop_nest
+        """Multiply-accumulates of all layers (`op_macs`): no bias, no pooling, no gate functions."""
+        from dse.ir.loopnest import op_macs
 
-        return sum(loop_nest(self, op).macs for op in self.ops if op.kind in ("conv", "gemm"))
+        return sum(op_macs(self, op) for op in self.ops if op.kind in MAC_KINDS)
 
     @property
     def parameters(self) -> int:
-        """Elements of conv and gemm weights and biases."""
-        names = {
-            name for op in self.ops if op.kind in ("conv", "gemm", "batch_norm") for name in op.inputs[1:] if name
-        }
+        """Elements of constants: weights, biases and statistics of layers and norms, tables that are looked up, and
+        constant operands of elementwise ops unless they are a single number."""
+        names: set[str] = set()
+        for op in self.ops:
+            layer = op.kind in PARAMETER_KINDS
+            for name in op.inputs[1:] if layer else op.inputs:
+                tensor = self.tensors[name] if name else None
+                if tensor is None or tensor.data is None or tensor.dtype in ("int64", "bool"):
+                    continue
+                if layer or tensor.elements > 1:
+                    names.add(name)
         return sum(self.tensors[name].elements for name in names)
 
 

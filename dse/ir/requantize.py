@@ -19,6 +19,8 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 
 MODES = ("ort", "q31")
+#: Modes of the reference interpreter; `tflite` (dse.ir.requantize_tflite) is no hardware mode.
+REFERENCE_MODES = (*MODES, "tflite")
 #: Residual add in `q31`: bits of the two integer multipliers.
 ADD_MULTIPLIER_BITS = 24
 

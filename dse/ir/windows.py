@@ -81,6 +81,49 @@ def convolve(
     return result
 
 
+def convolve_transposed(
+    x: Array,
+    weight: Array,
+    strides: tuple[int, int],
+    pads: tuple[int, int, int, int],
+    dilations: tuple[int, int],
+    groups: int,
+    output_padding: tuple[int, int],
+) -> Array:
+    """Grouped 2-D transposed convolution without bias: every input element adds its kernel to the output.
+
+    Parameters
+    ----------
+    x : float, shape (N, C, H, W)
+    weight : same dtype, shape (C, M / groups, R, S)
+
+    Returns
+    -------
+    Same dtype, shape (N, M, (H - 1) * stride + (R - 1) * dilation + 1 - pads + output_padding, likewise).
+    """
+    batch, channels, height, width = x.shape
+    _, per_group, kernel_h, kernel_w = weight.shape
+    reach = [
+        (size - 1) * stride + (kernel - 1) * dilation + 1
+        for size, kernel, stride, dilation in zip(
+            (height, width), (kernel_h, kernel_w), strides, dilations, strict=True
+        )
+    ]
+    full = np.zeros((batch, groups, per_group, reach[0] + output_padding[0], reach[1] + output_padding[1]), x.dtype)
+    columns = x.reshape(batch, groups, channels // groups, height * width)
+    matrix = weight.reshape(groups, channels // groups, per_group, kernel_h, kernel_w)
+    for r in range(kernel_h):
+        for s in range(kernel_w):
+            part = np.matmul(matrix[:, :, :, r, s].transpose(0, 2, 1), columns)
+            top, left = r * dilations[0], s * dilations[1]
+            rows = slice(top, top + (height - 1) * strides[0] + 1, strides[0])
+            lines = slice(left, left + (width - 1) * strides[1] + 1, strides[1])
+            full[..., rows, lines] += part.reshape(batch, groups, per_group, height, width)
+    result = full.reshape(batch, groups * per_group, *full.shape[3:])
+    top, left, bottom, right = pads
+    return result[:, :, top : result.shape[2] - bottom, left : result.shape[3] - right]
+
+
 def window_counts(
     shape: tuple[int, int],
     kernel: tuple[int, int],

@@ -186,6 +186,8 @@ class Metrics:
                 f"{layer.name}: {layer.memory_bytes} bytes moved < {layer.compulsory_bytes} compulsory",
             )
             require(layer.executed_macs >= layer.useful_macs, f"{layer.name}: executes fewer MACs than useful")
+            for cause, lost in layer.losses.items():
+                require(lost >= -1e-6, f"{layer.name}: {cause} loses {lost} cycles")
             if layer.losses:
                 useful = layer.useful_macs / self.peak_macs_per_cycle
                 total = math.fsum(layer.losses.values()) + useful

@@ -22,7 +22,7 @@ LARGEST_EXCESS = 1e9
 #: Figures of `Metrics.summary()` that every family gives; accuracy figures come on top.
 FIGURES = (
     "latency_ms", "energy_uj", "area_mm2", "power_mw", "cycles", "utilization", "gmacs_per_s", "memory_bytes",
-    "sqnr_db",
+    "sqnr_db", "accuracy",
 )  # fmt: skip
 
 

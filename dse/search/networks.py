@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from dse.backend import Accelerator, Numerics
-from dse.compiler import accuracy, calibration_images, quantize
+from dse.compiler import Recipe, accuracy, calibration_images, quantize
 from dse.core.errors import InfeasibleError
 from dse.ir import Graph
 from dse.search.space import HARDWARE, SearchSpace
@@ -42,22 +45,36 @@ class QuantizedNetworks:
     graph
         Prepared float network, constants with data.
     images, seed
-        Calibration set. Accuracy is measured on as many other images (seed + 1), since figures taken on the
-        calibration set would flatter.
+        Synthetic calibration set, where `calibration` is None. Where `test` is None too, figures are measured on as
+        many other images (seed + 1), since figures taken on the calibration set would flatter.
+    recipe
+        How to quantize; the arithmetic's weight bits replace its own.
+    calibration, test
+        Samples by input name, shape (samples, ...).
+    labels
+        int64, shape (samples,): the right class of each test sample; gives the figure `accuracy`.
     """
 
     graph: Graph
     images: int
     seed: int
+    recipe: Recipe = field(default_factory=Recipe)
+    calibration: Mapping[str, npt.NDArray[Any]] | None = None
+    test: Mapping[str, npt.NDArray[Any]] | None = None
+    labels: npt.NDArray[np.int64] | None = None
     _made: dict[Numerics, Network] = field(default_factory=dict)
 
     def get(self, numerics: Numerics) -> Network:
         """The network quantized for `numerics`, with its measured accuracy."""
         if numerics not in self._made:
-            calibration = calibration_images(self.graph, self.images, self.seed)
-            test = calibration_images(self.graph, self.images, self.seed + 1)
-            quantized = quantize(self.graph, calibration, weight_bits=numerics.weight_bits)
-            measured = accuracy(self.graph, quantized, numerics.requantize, test)
+            calibration, test = self.calibration, self.test
+            if calibration is None:
+                calibration = calibration_images(self.graph, self.images, self.seed)
+            if test is None:
+                test = calibration_images(self.graph, self.images, self.seed + 1)
+            recipe = replace(self.recipe, weight_bits=numerics.weight_bits)
+            quantized = quantize(self.graph, calibration, recipe)
+            measured = accuracy(self.graph, quantized, numerics.requantize, test, self.labels)
             rounded = {name: round(min(value, ACCURACY_CEILING), ACCURACY_DECIMALS) for name, value in measured.items()}
             self._made[numerics] = Network(quantized, rounded)
         return self._made[numerics]

@@ -67,9 +67,8 @@ def count(step: TileStep, machine: Machine) -> Counter[str]:
                 )
                 side = "read" if d.op == Opcode.LOAD else "write"
                 total[f"memory_{side}_bytes"] += beats * machine.memory_bytes_per_cycle
-                words = d["n0"] * d["n1"] * d["n2"]
                 if d.op == Opcode.LOAD:
-                    total[f"{scratchpad[d['memory']]}_writes"] += words
+                    total[f"{scratchpad[d['memory']]}_writes"] += beats
                 else:
                     total["output_reads"] += beats
             elif d.op == Opcode.MATMUL:

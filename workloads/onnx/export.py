@@ -1,7 +1,9 @@
 """Writing a quantized graph as ONNX with QLinear operators, to be run by onnxruntime.
 
-Standard QLinearConv and com.microsoft's QGemm, QLinearAdd, QLinearAveragePool and QLinearGlobalAveragePool. None of
-them has an activation: a relu holds because its output saturates there, which `dse.compiler.quantize` arranges.
+Standard QLinearConv and com.microsoft's QGemm, QLinearAdd, QLinearAveragePool, QLinearGlobalAveragePool,
+QLinearConcat, QLinearLeakyRelu and QLinearSigmoid. None of them has an activation: a relu holds because its output
+saturates there, which `dse.compiler.quantize` arranges.
+Float ends (`dse.compiler.with_float_boundary`) become QuantizeLinear, DequantizeLinear and Softmax.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ _MICROSOFT = "com.microsoft"
 #: QLinearConv is of opset 10, int8 Clip of 12, per-tensor constants unchanged since.
 _OPSET = 13
 _IR_VERSION = 8
+_TYPES = {"float32": TensorProto.FLOAT, "int8": TensorProto.INT8}
 
 
 class _Exporter:
@@ -59,7 +62,7 @@ class _Exporter:
 
 
 def export_quantized(graph: Graph) -> onnx.ModelProto:
-    """A quantized graph (`dse.ir.quantized`) as an ONNX model: int8 inputs and outputs of the same names.
+    """A quantized graph (`dse.ir.quantized`) as an ONNX model with inputs and outputs of the same names and types.
 
     Raises
     ------
@@ -68,18 +71,25 @@ def export_quantized(graph: Graph) -> onnx.ModelProto:
     """
     exporter = _Exporter(graph)
     for op in graph.ops:
+        if op.kind in _FLOAT_WRITERS and graph[op.outputs[0]].dtype == "float32":
+            _FLOAT_WRITERS[op.kind](exporter, op)
+            continue
         write = _WRITERS.get(op.kind)
         if write is None:
             raise ModelError(
                 f"{graph.source or graph.name}: op {op.name!r} ({op.kind}) has no QLinear form; "
                 f"exportable: {', '.join(sorted(_WRITERS))}"
             )
+        if op.attributes.get("between_reals"):
+            raise ModelError(
+                f"{graph.source or graph.name}: op {op.name!r} ({op.kind}) rounds as a quantize-dequantize graph does; "
+                "QLinear pools round ties otherwise and cannot express it"
+            )
         _check_saturation(graph, op)
         write(exporter, op)
     infos = {
-        name: helper.make_tensor_value_info(name, TensorProto.INT8, graph[name].shape)
+        name: helper.make_tensor_value_info(name, _TYPES[graph[name].dtype], graph[name].shape)
         for name in (*graph.inputs, *graph.outputs)
-        if quantization_of(graph, name)
     }
     proto = helper.make_graph(
         exporter.nodes, graph.name,
@@ -118,15 +128,16 @@ def _gemm(exporter: _Exporter, op: Op) -> None:
     exporter.node(op, "QGemm", [*inputs, *exporter.scale_and_zero(op.outputs[0])], _MICROSOFT, transB=1)
 
 
-def _add(exporter: _Exporter, op: Op) -> None:
+def _pair(exporter: _Exporter, op: Op) -> None:
     graph = exporter.graph
     if graph[op.outputs[0]].elements < 2:
         raise ModelError(
-            f"{graph.source or graph.name}: op {op.name!r} adds single numbers, which onnxruntime rounds by a rule of "
-            "its own; export needs at least 2 elements"
+            f"{graph.source or graph.name}: op {op.name!r} {op.kind}s single numbers, which onnxruntime rounds by a "
+            "rule of its own; export needs at least 2 elements"
         )
     inputs = [*exporter.operand(op.inputs[0]), *exporter.operand(op.inputs[1])]
-    exporter.node(op, "QLinearAdd", [*inputs, *exporter.scale_and_zero(op.outputs[0])], _MICROSOFT)
+    kind = "QLinearAdd" if op.kind == "add" else "QLinearMul"
+    exporter.node(op, kind, [*inputs, *exporter.scale_and_zero(op.outputs[0])], _MICROSOFT)
 
 
 def _global_average_pool(exporter: _Exporter, op: Op) -> None:
@@ -163,6 +174,26 @@ def _reshape(exporter: _Exporter, op: Op) -> None:
     exporter.node(op, "Reshape", [exporter.tensor(op.inputs[0]), shape])
 
 
+def _transpose(exporter: _Exporter, op: Op) -> None:
+    exporter.node(op, "Transpose", [exporter.tensor(op.inputs[0])], perm=list(op.attributes["perm"]))
+
+
+def _concat(exporter: _Exporter, op: Op) -> None:
+    inputs = exporter.scale_and_zero(op.outputs[0])
+    for name in op.inputs:
+        inputs += exporter.operand(name)
+    exporter.node(op, "QLinearConcat", inputs, _MICROSOFT, axis=int(op.attributes["axis"]))
+
+
+def _table(exporter: _Exporter, op: Op) -> None:
+    """A function of one value, which onnxruntime looks up in 256 entries."""
+    inputs = [*exporter.operand(op.inputs[0]), *exporter.scale_and_zero(op.outputs[0])]
+    if op.kind == "leaky_relu":
+        exporter.node(op, "QLinearLeakyRelu", inputs, _MICROSOFT, alpha=float(op.attributes["alpha"]))
+    else:
+        exporter.node(op, "QLinearSigmoid", inputs, _MICROSOFT)
+
+
 def _identity(exporter: _Exporter, op: Op) -> None:
     exporter.node(op, "Identity", [exporter.tensor(op.inputs[0])])
 
@@ -175,8 +206,23 @@ def _clip(exporter: _Exporter, op: Op) -> None:
     exporter.node(op, "Clip", [exporter.tensor(op.inputs[0]), *names])
 
 
+def _quantize(exporter: _Exporter, op: Op) -> None:
+    exporter.node(op, "QuantizeLinear", [op.inputs[0], *exporter.scale_and_zero(op.outputs[0])])
+
+
+def _dequantize(exporter: _Exporter, op: Op) -> None:
+    exporter.node(op, "DequantizeLinear", exporter.operand(op.inputs[0]))
+
+
+def _softmax(exporter: _Exporter, op: Op) -> None:
+    exporter.node(op, "Softmax", [op.inputs[0]], axis=int(op.attributes["axis"]))
+
+
 _WRITERS: dict[str, Callable[[_Exporter, Op], None]] = {
-    "conv": _conv, "gemm": _gemm, "add": _add, "global_average_pool": _global_average_pool,
+    "conv": _conv, "gemm": _gemm, "add": _pair, "mul": _pair, "global_average_pool": _global_average_pool,
     "average_pool": _average_pool, "max_pool": _max_pool, "flatten": _flatten, "reshape": _reshape,
-    "identity": _identity, "relu": _clip, "clip": _clip,
+    "transpose": _transpose, "concat": _concat, "leaky_relu": _table, "sigmoid": _table,
+    "identity": _identity, "relu": _clip, "clip": _clip, "quantize": _quantize,
 }  # fmt: skip
+#: Ops with a float output, at the end of a network.
+_FLOAT_WRITERS = {"dequantize": _dequantize, "softmax": _softmax}

@@ -5,6 +5,7 @@ Only operations whose result is bounded by their inputs, or charged against the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from dse.ir.elementwise import divide
+from dse.ir.moves import slices
 from workloads.onnx.node import Node
 
 Array = npt.NDArray[Any]
 
-_CAST = {1: np.float32, 10: np.float32, 11: np.float32, 6: np.int32, 7: np.int64, 3: np.int8, 2: np.uint8, 9: np.bool_}
+_CAST: dict[int, type[np.generic]] = {
+    onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.FLOAT16: np.float32, onnx.TensorProto.DOUBLE: np.float32,
+    onnx.TensorProto.BFLOAT16: np.float32, onnx.TensorProto.INT32: np.int32, onnx.TensorProto.INT64: np.int64,
+    onnx.TensorProto.INT8: np.int8, onnx.TensorProto.UINT8: np.uint8, onnx.TensorProto.BOOL: np.bool_,
+}  # fmt: skip
 
 
 def constant(node: Node) -> None:
@@ -53,6 +60,31 @@ def shape_of(node: Node) -> None:
     node.set_constant(np.array(shape[slice(first, last)], np.int64))
 
 
+def size_of(node: Node) -> None:
+    """Size: the number of elements."""
+    node.set_constant(np.array(node.tensor(0).elements, np.int64))
+
+
+def range_of(node: Node) -> None:
+    """Range: start, limit and step must be constant."""
+    start, limit, step = (node.constant(index, what) for index, what in enumerate(("start", "limit", "delta")))
+    if not start.size == limit.size == step.size == 1 or not step.any():
+        node.fail("start, limit and delta must be single numbers, delta not 0")
+    count = max(0, math.ceil((float(limit.ravel()[0]) - float(start.ravel()[0])) / float(step.ravel()[0])))
+    node.builder.constants.charge(node.outputs[0], (count,), start.itemsize)
+    node.set_constant((start.ravel()[0] + np.arange(count) * step.ravel()[0]).astype(start.dtype))
+
+
+def _nonzero(node: Node, x: Array) -> Array:
+    node.builder.constants.charge(node.outputs[0], (x.ndim, x.size), 8)
+    return np.stack(np.nonzero(np.atleast_1d(x))).astype(np.int64)
+
+
+def _triangle(node: Node, x: Array) -> Array:
+    k = int(node.integers(1, "k")[0]) if node.has(1) else 0
+    return np.triu(x, k) if node.integer("upper", 1) else np.tril(x, k)
+
+
 def _gather(node: Node, x: Array) -> Array:
     indices = node.constant(1, "indices")
     axis = node.axis(node.integer("axis", 0), x.ndim)
@@ -66,7 +98,11 @@ def _concat(node: Node, x: Array) -> Array:
     return np.concatenate(parts, axis=node.axis(node.integer("axis", 0), x.ndim))
 
 
-def _slice(node: Node, x: Array) -> Array:
+Bounds = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
+def slice_bounds(node: Node, rank: int) -> Bounds:
+    """starts, ends, axes (non-negative) and steps of a Slice node."""
     if node.opset < 10:
         starts, ends = node.ints("starts", ()), node.ints("ends", ())
         axes, steps = node.ints("axes", tuple(range(len(starts)))), (1,) * len(starts)
@@ -74,12 +110,13 @@ def _slice(node: Node, x: Array) -> Array:
         starts, ends = node.integers(1, "starts"), node.integers(2, "ends")
         axes = node.integers(3, "axes") if node.has(3) else tuple(range(len(starts)))
         steps = node.integers(4, "steps") if node.has(4) else (1,) * len(starts)
-    index: list[slice] = [slice(None)] * x.ndim
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        # ends below the range mean "through the first element" when walking backwards
-        stop = None if step < 0 and end < -x.shape[axis] else end
-        index[node.axis(axis, x.ndim)] = slice(start, stop, step)
-    return x[tuple(index)]
+    if not len(starts) == len(ends) == len(axes) == len(steps):
+        node.fail(f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes and {len(steps)} steps must be as many")
+    return starts, ends, tuple(node.axis(axis, rank) for axis in axes), steps
+
+
+def _slice(node: Node, x: Array) -> Array:
+    return x[slices(x.shape, *slice_bounds(node, x.ndim))]
 
 
 def _axes(node: Node) -> tuple[int, ...] | None:
@@ -140,15 +177,6 @@ def _elementwise(function: Callable[[Array, Array], Array]) -> Callable[[Node, A
     return fold
 
 
-def _divide(x: Array, y: Array) -> Array:
-    if x.dtype.kind != "f":
-        # ONNX truncates towards zero
-        if not y.all():
-            raise ValueError("division by zero")
-        return np.asarray(np.sign(x) * np.sign(y) * (np.abs(x) // np.abs(y))).astype(x.dtype)
-    return np.asarray(x / y)
-
-
 def _cast(node: Node, x: Array) -> Array:
     kind = node.integer("to", 0)
     if kind not in _CAST:
@@ -174,7 +202,9 @@ FOLDED: dict[str, Callable[[Node, Array], Array]] = {
     "Add": _elementwise(np.add),
     "Sub": _elementwise(np.subtract),
     "Mul": _elementwise(np.multiply),
-    "Div": _elementwise(_divide),
+    "Div": _elementwise(divide),
     "Neg": lambda node, x: np.negative(x),
     "Sqrt": lambda node, x: np.sqrt(x),
+    "NonZero": _nonzero,
+    "Trilu": _triangle,
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dse.ir.frontend import Frontend
 from dse.ir.graph import Graph
+from workloads.onnx.export import export_quantized
 from workloads.onnx.reader import read_model
 
 
@@ -15,6 +16,7 @@ class OnnxFrontend(Frontend):
 
     name = "onnx"
     suffixes = (".onnx",)
+    writes = True
 
     def load(self, reference: str, folder: Path, dims: Mapping[str, int]) -> Graph:
         """Read the model file `reference`, a path taken relative to `folder`; `dims` binds symbolic dimensions.
@@ -24,3 +26,12 @@ class OnnxFrontend(Frontend):
         ModelError: missing, damaged or oversized file, unsupported op, unbound dimension, external data elsewhere.
         """
         return read_model(folder / reference, dims, source=reference)
+
+    def write(self, graph: Graph, path: Path) -> None:
+        """Write a quantized graph with QLinear operators, which onnxruntime runs.
+
+        Raises
+        ------
+        ModelError: an op without QLinear form.
+        """
+        path.write_bytes(export_quantized(graph).SerializeToString())

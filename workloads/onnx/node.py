@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.core.errors import ModelError
-from dse.ir.graph import Op, Tensor
+from dse.ir.graph import DTYPES, Op, Quantization, Tensor
+from dse.ir.kinds import KEEPS_QUANTIZATION
 from workloads.onnx.constants import MAX_ELEMENTS, ConstantLoader
 
 Array = npt.NDArray[Any]
@@ -18,13 +19,20 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class GraphBuilder:
-    """What has been read so far: tensors by name, ops in order, and where constants are charged."""
+    """What has been read so far: tensors by name, ops in order, and where constants are charged.
+
+    `aliases` renames tensors of the subgraph being read; `dequantized` gives for a constant that a DequantizeLinear
+    made the integer constant it came from; `derived` holds constants already transposed or scaled, by their key.
+    """
 
     source: str
     constants: ConstantLoader
     tensors: dict[str, Tensor] = field(default_factory=dict)
     ops: list[Op] = field(default_factory=list)
     op_names: set[str] = field(default_factory=set)
+    aliases: dict[str, str] = field(default_factory=dict)
+    dequantized: dict[str, str] = field(default_factory=dict)
+    derived: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def unique_name(self, wish: str) -> str:
         """`wish`, numbered when an op of that name exists."""
@@ -108,6 +116,29 @@ class Node:
             self.fail(f"attribute {key!r} must be a number, got {value!r}")
         return float(value)
 
+    def text(self, key: str, default: str) -> str:
+        """A string attribute."""
+        value = self.attributes.get(key, default)
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        if not isinstance(value, str):
+            self.fail(f"attribute {key!r} must be a string, got {value!r}")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """An attribute that lists strings; empty when absent."""
+        value = self.attributes.get(key, ())
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, (bytes, str)) for item in value):
+            self.fail(f"attribute {key!r} must be a list of strings, got {value!r}")
+        return tuple(item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in value)
+
+    def choice(self, key: str, default: str, known: Sequence[str]) -> str:
+        """A string attribute that must be one of `known`."""
+        value = self.text(key, default)
+        if value not in known:
+            self.fail(f"{key} {value!r} is not supported; supported: {', '.join(known)}")
+        return value
+
     def axis(self, value: int, rank: int) -> int:
         """A possibly negative axis of a tensor of `rank` dimensions, made non-negative."""
         if not -rank <= value < rank:
@@ -124,22 +155,49 @@ class Node:
         /,
         *,
         output: str | None = None,
+        dtype: str | None = None,
+        quantization: Quantization | None = None,
         **attributes: Any,
     ) -> str:
-        """Append an op that produces a tensor of `shape` (this node's output unless named) and return its name."""
+        """Append an op that produces one tensor (this node's output unless named) and return its name.
+
+        The dtype, and the quantization where the kind keeps it, are those of the first input unless given.
+        """
+        first = self.builder.tensors[inputs[0]]
+        if dtype in (None, first.dtype) and quantization is None and kind in KEEPS_QUANTIZATION:
+            quantization = first.quantization
         name = self.outputs[0] if output is None else output
-        self._new_tensor(Tensor(name, shape))
-        if any(size < 1 for size in shape):
-            self.fail(f"its output {name!r} would have the empty shape {list(shape)}")
-        if np.prod(shape, dtype=np.float64) > MAX_ELEMENTS:
-            self.fail(f"its output {name!r} of shape {list(shape)} is above the limit of {MAX_ELEMENTS:,} elements")
-        self.builder.ops.append(Op(self.builder.unique_name(self.name), kind, inputs, (name,), attributes))
+        tensor = Tensor(name, shape, first.dtype if dtype is None else dtype, quantization)
+        self.emit_many(kind, inputs, (tensor,), **attributes)
         return name
+
+    def emit_many(self, kind: str, inputs: tuple[str, ...], outputs: Sequence[Tensor], /, **attributes: Any) -> None:
+        """Append an op that produces `outputs`."""
+        self._refuse_raw_integers(kind, inputs, outputs)
+        for tensor in outputs:
+            self._new_tensor(tensor)
+            name, shape = tensor.name, list(tensor.shape)
+            if any(size < 1 for size in shape):
+                self.fail(f"its output {name!r} would have the empty shape {shape}")
+            if np.prod(shape, dtype=np.float64) > MAX_ELEMENTS:
+                self.fail(f"its output {name!r} of shape {shape} is above the limit of {MAX_ELEMENTS:,} elements")
+        names = tuple(tensor.name for tensor in outputs)
+        self.builder.ops.append(Op(self.builder.unique_name(self.name), kind, inputs, names, attributes))
+
+    def _refuse_raw_integers(self, kind: str, inputs: tuple[str, ...], outputs: Sequence[Tensor]) -> None:
+        """Quantized tensors may only meet ops that know what their integers stand for."""
+        if kind == "dequantize" or any(tensor.quantization is not None for tensor in outputs):
+            return
+        for name in inputs:
+            if name and self.builder.tensors[name].quantization is not None:
+                self.fail(f"reads the quantized tensor {name!r} as plain integers; put a DequantizeLinear before it")
 
     def set_constant(self, values: Array, output: str | None = None) -> str:
         """Make this node's output (or a new tensor) a constant and return its name."""
         name = self.outputs[0] if output is None else output
         data = values.astype(np.float32, copy=False) if values.dtype.kind == "f" else values
+        if str(data.dtype) not in DTYPES:
+            self.fail(f"its output {name!r} has the element type {data.dtype}; supported: {', '.join(DTYPES)}")
         self._new_tensor(Tensor(name, data.shape, str(data.dtype), data=data))
         return name
 

@@ -75,9 +75,7 @@ class TensorPlacement:
     def address(self, y: int = 0, x: int = 0, channel: int = 0, image: int = 0) -> int:
         """Byte address of an element; y and x may reach into the border."""
         top, left = self.halo[0], self.halo[1]
-        return (
-            self.base + image * self.image_bytes + (y + top) * self.row_bytes + (x + left) * self.channels + channel
-        )
+        return self.base + image * self.image_bytes + (y + top) * self.row_bytes + (x + left) * self.channels + channel
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx_networks import RandomCnn, save
 
-from dse.compiler import accuracy, calibration_images, observe_ranges, prepare, quantize, sqnr_db
-from dse.compiler import calibration as calibration_module
+from dse.compiler import accuracy, calibration_batches, calibration_images, observe_ranges, prepare, quantize, sqnr_db
 from dse.compiler.quantize import activation_quantization
 from dse.core.errors import ModelError, UsageError
 from dse.ir import Graph, Op, Tensor
@@ -213,7 +212,7 @@ def test_ranges_do_not_depend_on_how_the_batch_is_cut(monkeypatch: pytest.Monkey
     graph = prepare(ZooFrontend().load("tiny_cnn", Path("."), {}))
     images = calibration_images(graph, 7, 2)
     whole = observe_ranges(graph, images)
-    monkeypatch.setattr(calibration_module, "_CHUNK_ELEMENTS", 20_000)
+    monkeypatch.setattr(calibration_batches, "_BATCH_ELEMENTS", 20_000)
     parts = observe_ranges(graph, images)
     assert whole.keys() == parts.keys()
     for name, bounds in whole.items():
