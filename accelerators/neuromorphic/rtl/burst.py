@@ -74,19 +74,23 @@ class BurstReader(wiring.Component):
             ahead.w_data.eq(self.descriptor_data),
             ahead.w_en.eq(in_flight[3]),
         ]
-        m.d.sync += [
-            in_flight.eq(in_flight << 1 | ask),
-            asked.eq(asked + ask),
-            credit.eq(credit - ask + end),
-            ended.eq(ended + end),
-        ]
+        # counters move by enables, which arrive late, and not by late operands of an adder
+        m.d.sync += in_flight.eq(in_flight << 1 | ask)
+        with m.If(ask):
+            m.d.sync += asked.eq(asked + 1)
+        with m.If(end):
+            m.d.sync += ended.eq(ended + 1)
+        with m.If(ask & ~end):
+            m.d.sync += credit.eq(credit - 1)
+        with m.Elif(end & ~ask):
+            m.d.sync += credit.eq(credit + 1)
         with m.If(self.start):
             m.d.sync += [total.eq(self.entries), asked.eq(0), ended.eq(0)]
         first = ahead.r_data[: self.address_bits]
         length = ahead.r_data[self.address_bits : self.address_bits + self.length_bits]
-        last = Signal()
+        last, following = Signal(), Signal(self.length_bits, init=1)
         m.d.comb += [
-            last.eq((length == 0) | (self.index + 1 == length)),
+            last.eq((length == 0) | (following == length)),
             self.valid.eq(ahead.r_rdy & self.room & (length != 0)),
             self.address.eq(first + self.index),
             self.tag.eq(ahead.r_data[self.address_bits + self.length_bits :]),
@@ -95,7 +99,7 @@ class BurstReader(wiring.Component):
             self.busy.eq(ended != total),
         ]
         with m.If(end):
-            m.d.sync += self.index.eq(0)
+            m.d.sync += [self.index.eq(0), following.eq(1)]
         with m.Elif(self.valid):
-            m.d.sync += self.index.eq(self.index + 1)
+            m.d.sync += [self.index.eq(following), following.eq(following + 1)]
         return m

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Module, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -20,6 +20,9 @@ from accelerators.neuromorphic.rtl.shape import CoreImage, CoreShape, bits_of
 
 #: Packets that may wait for the network; more than are on their way when it stops taking them.
 OUTPUT_DEPTH = 8
+#: Words of a bank of a deep memory (a block RAM of the ECP5 is as deep), and cycles of a read of it: the memory, a
+#: register behind each bank, and the choice among banks.
+BANK_WORDS, BANKED_READ = 2048, 3
 
 
 def packet_layout(shape: CoreShape) -> int:
@@ -101,17 +104,18 @@ class NeuroCore(wiring.Component):
             walk.room.eq(1),
         ]
         synapse_bits = shape.slot_bits * shape.lanes
-        synapses = _registered(
-            m, _memory(m, "synapses", synapse_bits, shape.synapse_words, self.image.synapses), "synapse"
-        )
-        m.d.comb += synapses.addr.eq(walk.address)
-        there = _delayed(m, walk.valid, 2)
-        row = _delayed(m, (walk.tag + walk.index)[: widths.row], 2)
-        m.d.comb += phase.delivering.eq(walk.busy | _delayed(m, walk.busy, 1) | _delayed(m, walk.busy, 2))
-        return self._charges(m, synapses.data, there, row)
+        word = _banked(m, "synapses", synapse_bits, shape.synapse_words, self.image.synapses, walk.address)
+        there = _delayed(m, walk.valid, BANKED_READ)
+        row = _delayed(m, (walk.tag + walk.index)[: widths.row], BANKED_READ)
+        m.d.comb += phase.delivering.eq(walk.busy | _pending(m, walk.busy, BANKED_READ + 1))
+        return self._charges(m, word, there, row)
 
     def _charges(self, m: Module, word: Any, there: Any, row: Any) -> tuple[Any, Any, Any]:
-        """A small memory a lane, read and written in one cycle: words follow each other without hazard."""
+        """A small memory a lane, read and written in one cycle: words follow each other without hazard.
+
+        Address and weight come from registers: only the read, the sum and the write share a cycle. `clear` (a bit a
+        lane) and `update_row` take effect a cycle later, and so do the charges that are given back.
+        """
         shape, widths = self.shape, self.shape.widths
         update_row, clear = Signal(range(shape.rows), name="update_row"), Signal(shape.lanes)
         charges = []
@@ -120,17 +124,22 @@ class NeuroCore(wiring.Component):
             read, write = array.read_port(domain="comb"), array.write_port()
             slot = word[lane * shape.slot_bits : (lane + 1) * shape.slot_bits]
             target = slot[widths.weight :] if shape.layout == "sparse" else row
-            m.d.comb += [
-                read.addr.eq(update_row),
-                write.addr.eq(update_row),
-                write.en.eq(there | clear[lane]),
+            address = Signal(range(shape.rows), name=f"address{lane}")
+            weight = Signal(signed(widths.weight), name=f"weight{lane}")
+            adds, writes = Signal(name=f"adds{lane}"), Signal(name=f"writes{lane}")
+            m.d.sync += [
+                address.eq(Mux(there, target, update_row)),
+                weight.eq(Mux(there, slot[: widths.weight], 0)),
+                adds.eq(there),
+                writes.eq(there | clear[lane]),
             ]
-            with m.If(there):
-                m.d.comb += [
-                    read.addr.eq(target),
-                    write.addr.eq(target),
-                    write.data.eq(read.data.as_signed() + slot[: widths.weight].as_signed()),
-                ]
+            kept = read.data & adds.replicate(shape.charge_bits)
+            m.d.comb += [
+                read.addr.eq(address),
+                write.addr.eq(address),
+                write.en.eq(writes),
+                write.data.eq(kept.as_signed() + weight),
+            ]
             charges.append(read.data.as_signed())
         return update_row, charges, clear
 
@@ -159,14 +168,14 @@ class NeuroCore(wiring.Component):
             clear.eq(running << lane if lane_bits else running),
             table.addr.eq(fixed.data[widths.state :]),
         ]
-        m.d.sync += charge.eq(Array(lanes)[lane] if lane_bits else lanes[0])
+        m.d.sync += charge.eq(Array(lanes)[_delayed(m, lane, 1)] if lane_bits else lanes[0])
         with m.If(phase.start_update):
             m.d.sync += [running.eq(1), number.eq(0), count.eq(0)]
         with m.Elif(running):
             m.d.sync += [number.eq(number + 1), running.eq(number != shape.neurons - 1)]
         # profiles are looked up in a cycle of their own
         m.d.sync += [
-            unit.charge.eq(_delayed(m, charge, 1)),
+            unit.charge.eq(charge),
             unit.bias.eq(fixed.data[: widths.state]),
             unit.current.eq(state.data[: widths.state]),
             unit.voltage.eq(state.data[widths.state : 2 * widths.state]),
@@ -198,10 +207,10 @@ class NeuroCore(wiring.Component):
         fired = _registered(m, spikes, "spike")
         fanout = _registered(m, _memory(m, "fanouts", 2 * address_bits, shape.neurons, self.image.fanouts), "fanout")
         word_bits = packet_layout(shape) + widths.delay
-        packet = _registered(m, _memory(m, "packets", word_bits, shape.packets, self.image.packets), "packet")
         m.submodules.out = out = SyncFIFOBuffered(width=packet_layout(shape), depth=OUTPUT_DEPTH)
         walk = BurstReader(neuron_bits, len(count), address_bits, address_bits, 0)
         m.submodules.emit = walk
+        packet = _banked(m, "packets", word_bits, shape.packets, self.image.packets, walk.address)
         credit = Signal(range(OUTPUT_DEPTH + 1), init=OUTPUT_DEPTH)
         taken = Signal()
         m.d.comb += [
@@ -212,16 +221,18 @@ class NeuroCore(wiring.Component):
             fanout.addr.eq(walk.descriptor_address),
             walk.descriptor_data.eq(fanout.data),
             walk.room.eq(credit != 0),
-            packet.addr.eq(walk.address),
-            out.w_data.eq(packet.data),
-            out.w_en.eq(_delayed(m, walk.valid, 2)),
+            out.w_data.eq(packet),
+            out.w_en.eq(_delayed(m, walk.valid, BANKED_READ)),
             self.outgoing.payload.eq(out.r_data),
             self.outgoing.valid.eq(out.r_rdy),
             out.r_en.eq(self.outgoing.ready),
             taken.eq(out.r_rdy & self.outgoing.ready),
             phase.emitting.eq(walk.busy | (credit != OUTPUT_DEPTH)),
         ]
-        m.d.sync += credit.eq(credit - walk.valid + taken)
+        with m.If(walk.valid & ~taken):
+            m.d.sync += credit.eq(credit - 1)
+        with m.Elif(taken & ~walk.valid):
+            m.d.sync += credit.eq(credit + 1)
 
 
 class _Phase:
@@ -273,6 +284,21 @@ def _registered(m: Module, array: memory.Memory, name: str) -> _Read:
     data = Signal(len(port.data), name=f"{name}_data")
     m.d.sync += data.eq(port.data)
     return _Read(port.addr, data)
+
+
+def _banked(m: Module, name: str, width: int, depth: int, init: tuple[int, ...], address: Any) -> Any:
+    """Reads of a memory of any depth: data belong to the address of `BANKED_READ` cycles ago."""
+    banks = []
+    for number, first in enumerate(range(0, depth, BANK_WORDS)):
+        words = init[first : first + BANK_WORDS]
+        array = _memory(m, f"{name}{number}", width, min(BANK_WORDS, depth - first), words)
+        bank = _registered(m, array, f"{name}{number}")
+        m.d.comb += bank.addr.eq(address)
+        banks.append(bank.data)
+    data = Signal(width, name=f"{name}_data")
+    chosen = _delayed(m, address[BANK_WORDS.bit_length() - 1 :], 2) if len(banks) > 1 else None
+    m.d.sync += data.eq(banks[0] if chosen is None else Array(banks)[chosen])
+    return data
 
 
 def _delayed(m: Module, value: Any, cycles: int) -> Any:

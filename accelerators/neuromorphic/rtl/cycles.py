@@ -10,7 +10,7 @@ from accelerators.neuromorphic.rtl.shape import CoreShape
 from accelerators.neuromorphic.tables import CoreTables
 
 #: Cycles from the last synapse word's address to its charge, and from the last packet's address to its departure.
-ACCUMULATE, LAST_PACKET = 2, 4
+ACCUMULATE, LAST_PACKET = 4, 5
 
 
 def step_cycles(shape: CoreShape, tables: CoreTables, events: Sequence[int], fired: Sequence[int]) -> int:
