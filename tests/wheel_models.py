@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
+
+from dse.compiler import calibration_images, prepare, quantize
+from dse.ir import Graph
+from workloads.onnx import read_model
 
 NAMES = (
     "bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet", "vgg19",
@@ -79,3 +84,12 @@ def _values(rng: np.random.Generator, role: str, shape: tuple[int, ...]) -> npt.
     if role == "variance":
         return np.asarray(rng.uniform(0.5, 2.0, shape), np.float32)
     return np.asarray(rng.uniform(0.7, 1.3, shape) * (0.5 if role == "small scale" else 1.0), np.float32)
+
+
+def quantized(name: str, seed: int = 0, samples: int = 4) -> Graph:
+    """The network in int8, calibrated on seeded images, ending at its logits."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"{name}.onnx")
+        path.write_bytes(seeded(name, seed).SerializeToString())
+        graph = prepare(read_model(path))
+    return quantize(graph, calibration_images(graph, samples, seed))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dse.compiler.calibration_batches import batches
 from dse.core.errors import UsageError
 from dse.ir.graph import Graph
+from dse.ir.kinds import RECURRENT_KINDS
 from dse.ir.quantized import dequantize, quantization_of, quantize_inputs
 from dse.ir.reference import run_float, run_quantized
 
@@ -66,6 +67,8 @@ def accuracy(
 
     Parameters
     ----------
+    graph_float
+        The network to be near: the float one, or a quantized one that stands for itself in mode `ort`.
     mode
         Requantization, one of `dse.ir.requantize.MODES`.
     labels
@@ -85,7 +88,7 @@ def accuracy(
     for part in batches(graph_int, images):
         batch = {name: array[part] for name, array in images.items()}
         integers = run_quantized(graph_int, quantize_inputs(graph_int, batch), mode)
-        reals = run_float(reference, batch)
+        reals = _reals(reference, batch)
         for name in graph_int.outputs:
             wanted = reals[name].reshape(len(integers[name]), -1)
             got = dequantize(integers[name], quantization_of(graph_int, name)).reshape(wanted.shape)
@@ -97,6 +100,14 @@ def accuracy(
     if labels is not None:
         figures["accuracy"] = float(np.concatenate(right).mean())
     return figures
+
+
+def _reals(graph: Graph, inputs: Inputs) -> dict[str, Reals]:
+    """Real outputs of a float network; of a quantized one, those of its integers in mode `ort`."""
+    if all(graph[name].quantization is None for name in graph.inputs):
+        return run_float(graph, inputs)
+    integers = run_quantized(graph, quantize_inputs(graph, inputs), "ort")
+    return {name: dequantize(values, quantization_of(graph, name)) for name, values in integers.items()}
 
 
 def float_accuracy(graph: Graph, images: Inputs, labels: Labels) -> float:
@@ -136,7 +147,7 @@ class LayerNoise:
     name, kind
         Of the op.
     weight_bits, weight_sqnr_db
-        Of its weights alone; None when it has none.
+        Of its weights alone (a recurrent layer: of its input weights); None when it has none.
     low, high
         Real values that its output can take.
     sqnr_db
@@ -169,7 +180,7 @@ def layer_noise(graph_float: Graph, graph_int: Graph, mode: str, images: Inputs)
     for op in graph_int.ops:
         ends = dequantize(np.array([-128, 127], np.int8), quantization_of(graph_int, op.outputs[0]))
         bits, weight_db = None, None
-        if op.kind in ("conv", "gemm"):
+        if op.kind in ("conv", "gemm", *RECURRENT_KINDS):
             bits = quantization_of(graph_int, op.inputs[1]).bits
             weight_db = _weight_sqnr_db(graph_float, before[op.name].inputs[1], graph_int, op.inputs[1])
         rows.append(

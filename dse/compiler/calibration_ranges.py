@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.compiler.calibration_batches import batches
+from dse.compiler.quantize_recurrent import observe_recurrent
 from dse.core.errors import UsageError, nearest
 from dse.ir.graph import Graph
+from dse.ir.kinds import RECURRENT_KINDS
 from dse.ir.reference import run_float
 
 Ranges = dict[str, tuple[float, float]]
@@ -81,13 +83,20 @@ def check_method(method: str, percentile: float) -> None:
 
 
 def observe_ranges(graph: Graph, inputs: Mapping[str, npt.NDArray[Any]]) -> Ranges:
-    """Smallest and largest value of every non-constant tensor over all samples."""
+    """Smallest and largest value of every non-constant tensor over all samples, and of what is inside recurrent
+    layers (`dse.compiler.quantize_recurrent.inner_name`)."""
     ranges: Ranges = {}
     for part in batches(graph, inputs):
-        for name, values in run_float(graph, {key: array[part] for key, array in inputs.items()}, keep=True).items():
-            low, high = ranges.get(name, (math.inf, -math.inf))
+        found = run_float(graph, {key: array[part] for key, array in inputs.items()}, keep=True)
+        seen = {name: (float(values.min()), float(values.max())) for name, values in found.items()}
+        for op in graph.ops:
+            if op.kind in RECURRENT_KINDS:
+                operands = [found.get(name, graph[name].data) if name else None for name in op.inputs]
+                seen |= {name: (-most, most) for name, most in observe_recurrent(op, operands).items()}
+        for name, (low, high) in seen.items():
+            lowest, highest = ranges.get(name, (math.inf, -math.inf))
             # np.minimum, unlike min, hands on what is not a number
-            ranges[name] = float(np.minimum(low, values.min())), float(np.maximum(high, values.max()))
+            ranges[name] = float(np.minimum(low, lowest)), float(np.maximum(high, highest))
     return ranges
 
 

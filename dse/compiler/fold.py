@@ -28,7 +28,8 @@ def fold_constants(graph: Graph) -> Graph:
         if op.kind in _FOLDABLE and all(not name or tensors[name].data is not None for name in op.inputs):
             known = replace(graph, ops=(), outputs=(), tensors=tensors)
             name = op.outputs[0]
-            folded[name] = tensors[name] = replace(tensors[name], data=run_op_float(known, op, {})[name])
+            with np.errstate(all="ignore"):
+                folded[name] = tensors[name] = replace(tensors[name], data=run_op_float(known, op, {})[name])
         else:
             ops.append(op)
     return rebuild(graph, ops, folded) if folded else graph
@@ -64,8 +65,10 @@ def fuse_bias(graph: Graph) -> Graph:
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
-    """Fold each batch normalization into the conv or gemm before it; one without such a layer becomes a
-    depthwise 1x1 conv (rank 4) so that every later stage sees only conv and gemm.
+    """Fold each batch normalization, and each product with a constant per channel, into the conv or gemm before it.
+
+    A batch norm without such a layer becomes a depthwise 1x1 conv (rank 4) so that every later stage sees only conv
+    and gemm; a product without one stays what it is.
 
     Raises
     ------
@@ -77,19 +80,24 @@ def fold_batch_norm(graph: Graph) -> Graph:
     replaced: dict[str, Op] = {}
     dropped: set[str] = set()
     for op in graph.ops:
-        if op.kind != "batch_norm":
+        affine = _affine(graph, op) if op.kind == "batch_norm" else _product(graph, op) if op.kind == "mul" else None
+        if affine is None:
             continue
-        factor, offset = _affine(graph, op)
-        source = op.inputs[0]
+        source, factor, offset = affine
         layer = replaced.get(source) or producers.get(source)
         known = {**graph.tensors, **tensors}
-        if layer is not None and _plain_layer(layer) and uses[source] == 1:
+        follows = layer is not None and _plain_layer(layer) and uses[source] == 1
+        if op.kind == "mul" and not follows:
+            continue
+        if layer is not None and follows:
             weight = _data(known, layer.inputs[1], graph)
             name = fresh_name(known, f"{layer.inputs[1]}.folded")
-            scaled = weight * factor.astype(np.float32).reshape((-1,) + (1,) * (weight.ndim - 1))
+            # weights that are not finite stay so, and are named by the quantizer
+            with np.errstate(all="ignore"):
+                scaled = weight * factor.astype(np.float32).reshape((-1,) + (1,) * (weight.ndim - 1))
+                bias = _bias_of(graph, tensors, layer) * factor + offset
             tensors[name] = Tensor(name, weight.shape, data=scaled)
             layer = replace(layer, inputs=(layer.inputs[0], name, *layer.inputs[2:]))
-            bias = _bias_of(graph, tensors, layer) * factor + offset
             dropped.add(source)
         else:
             layer, weight_tensor = _depthwise(graph, op, known, factor)
@@ -126,14 +134,15 @@ def _bias_of(graph: Graph, tensors: dict[str, Tensor], layer: Op) -> npt.NDArray
 
 def _with_bias(graph: Graph, tensors: dict[str, Tensor], layer: Op, bias: npt.NDArray[np.float64]) -> tuple[Op, Tensor]:
     name = fresh_name({**graph.tensors, **tensors}, f"{layer.name}.bias")
-    tensor = Tensor(name, bias.shape, data=bias.astype(np.float32))
+    with np.errstate(over="ignore"):
+        tensor = Tensor(name, bias.shape, data=bias.astype(np.float32))
     return replace(layer, inputs=(*layer.inputs[:2], name)), tensor
 
 
 def _as_bias(graph: Graph, constant: str, layer_output: str) -> npt.NDArray[np.float64] | None:
     """A constant that is one value per channel (axis 1) of the layer's output, as shape (M,); else None."""
     data, shape = graph[constant].data, graph[layer_output].shape
-    if data is None or data.ndim > len(shape):
+    if data is None or data.ndim > len(shape) or graph[constant].quantization is not None:
         return None
     aligned = (1,) * (len(shape) - data.ndim) + data.shape
     if any(size != 1 for axis, size in enumerate(aligned) if axis != 1):
@@ -141,8 +150,24 @@ def _as_bias(graph: Graph, constant: str, layer_output: str) -> npt.NDArray[np.f
     return np.broadcast_to(data.reshape(aligned[1]), (shape[1],)).astype(np.float64)
 
 
-def _affine(graph: Graph, op: Op) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Factor and offset per channel: y = x * factor + offset, from (scale, bias, mean, variance)."""
+#: A tensor, and what it becomes per channel: y = x * factor + offset.
+_Affine = tuple[str, npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+def _product(graph: Graph, op: Op) -> _Affine | None:
+    """A product with one constant per channel of the other side; else None."""
+    for side in (0, 1):
+        source, constant = op.inputs[side], op.inputs[1 - side]
+        if graph[source].data is None and graph[source].shape == graph[op.outputs[0]].shape:
+            # of rank 2 or more, as layers give
+            factor = _as_bias(graph, constant, source) if len(graph[source].shape) > 1 else None
+            if factor is not None:
+                return source, factor, np.zeros_like(factor)
+    return None
+
+
+def _affine(graph: Graph, op: Op) -> _Affine:
+    """A batch norm from (scale, bias, mean, variance)."""
     tensors = dict(graph.tensors)
     scale, bias, mean, variance = (_data(tensors, name, graph).astype(np.float64) for name in op.inputs[1:5])
     epsilon = float(op.attributes["epsilon"])
@@ -151,8 +176,9 @@ def _affine(graph: Graph, op: Op) -> tuple[npt.NDArray[np.float64], npt.NDArray[
             f"{graph.source or graph.name}: op {op.name!r}: variance {variance.min():g} + epsilon {epsilon:g} "
             "must be positive"
         )
-    factor = scale / np.sqrt(variance + epsilon)
-    return factor, bias - mean * factor
+    with np.errstate(all="ignore"):
+        factor = scale / np.sqrt(variance + epsilon)
+        return op.inputs[0], factor, bias - mean * factor
 
 
 def _depthwise(graph: Graph, op: Op, known: dict[str, Tensor], factor: npt.NDArray[np.float64]) -> tuple[Op, Tensor]:

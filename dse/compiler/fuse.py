@@ -16,10 +16,11 @@ def remove_identity(graph: Graph) -> Graph:
     kept_names = {*graph.inputs, *graph.outputs}
     ops: list[Op] = []
     for op in graph.ops:
-        source, target = names.get(op.inputs[0], op.inputs[0]), op.outputs[0]
         if op.kind != "identity":
             ops.append(op)
-        elif target not in graph.outputs:
+            continue
+        source, target = names.get(op.inputs[0], op.inputs[0]), op.outputs[0]
+        if target not in graph.outputs:
             names[target] = source
         elif source in kept_names or graph[source].data is not None:
             ops.append(op)

@@ -2,8 +2,9 @@
 
 Weights: symmetric, +-127 (8 bit) or +-7 (4 bit, held in int8), per output channel unless told otherwise.
 Activations: asymmetric int8 per tensor over the ranges of a calibration (`dse.compiler.calibration_ranges`), zero
-always representable. Biases: int32 at scale s_x * s_w. Behind a fused relu the range starts at 0 (zero point -128) and
-behind relu6 it is [0, 6]: saturation then is the activation. Rounding is to nearest even throughout.
+always representable; behind LSTM, GRU and RNN layers on powers of two (`dse.compiler.quantize_recurrent`). Biases:
+int32 at scale s_x * s_w. Behind a fused relu the range starts at 0 (zero point -128) and behind relu6 it is [0, 6]:
+saturation then is the activation. Rounding is to nearest even throughout.
 
 Activations of 16 bits are not offered. With 8-bit weights, int32 accumulators hold only 258 products of 16-bit
 activations for certain, fewer than a common 3x3 layer sums; the arrays multiply 8-bit activations, and onnxruntime's
@@ -20,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.compiler.calibration_ranges import DEFAULT_PERCENTILE, Ranges, calibrate, check_method
+from dse.compiler.quantize_kinds import KEEPS_INPUT, is_island, require_quantizable, stays_whole
+from dse.compiler.quantize_recurrent import output_quantization, quantize_recurrent
 from dse.compiler.quantize_weights import (
     ACCUMULATOR_HALF,
     WEIGHT_LIMITS,
@@ -31,13 +34,8 @@ from dse.compiler.quantize_weights import (
 from dse.compiler.rewrite import fresh_name, rebuild
 from dse.core.errors import InvariantError, ModelError, UsageError, nearest
 from dse.ir.graph import Graph, Op, Quantization, Tensor
+from dse.ir.kinds import RECURRENT_KINDS
 from dse.ir.quantized import INT8_MAX, INT8_MIN, RELU6_HIGH, clamp_bounds, quantize_array
-
-_KEEPS_INPUT = (
-    "max_pool", "average_pool", "global_average_pool", "flatten", "reshape", "transpose", "identity", "relu", "clip",
-)  # fmt: skip
-#: Their output has a range of its own.
-_OWN_RANGE = ("conv", "gemm", "add", "mul", "concat", "leaky_relu", "sigmoid")
 
 
 @dataclass(frozen=True)
@@ -141,34 +139,11 @@ def quantize_with_ranges(graph: Graph, ranges: Ranges, recipe: Recipe) -> Graph:
             raise UsageError(f"{graph.source or graph.name} has no layer {name!r} with weights{nearest(name, layers)}")
     tensors: dict[str, Tensor] = {}
     for name in graph.inputs:
-        tensors[name] = _activation(graph, name, ranges[name])
+        # token numbers and masks stay what they are
+        if graph[name].dtype == "float32":
+            tensors[name] = _activation(graph, name, ranges[name])
     ops = [_quantize_op(graph, op, ranges, tensors, recipe) for op in graph.ops]
     return rebuild(graph, ops, tensors)
-
-
-def require_quantizable(graph: Graph) -> None:
-    """Nothing when `quantize` knows every op of a graph that ends at its logits; asked before a long calibration.
-
-    Raises
-    ------
-    ModelError: a tensor is quantized already, or an op has no integer form.
-    """
-    name = graph.source or graph.name
-    done = next((item for item in sorted(graph.tensors) if graph[item].quantization is not None), None)
-    if done is not None:
-        raise ModelError(
-            f"{name}: tensor {done!r} is quantized already ({graph[done].dtype}); "
-            "quantization starts from the float model"
-        )
-    for op in graph.ops:
-        if op.kind not in (*_OWN_RANGE, *_KEEPS_INPUT):
-            raise ModelError(
-                f"{name}: op {op.name!r} ({op.kind}) has no int8 form; "
-                f"quantizable: {', '.join((*_OWN_RANGE, *_KEEPS_INPUT))} (prepare() folds batch norms)"
-            )
-        constant = next((item for item in op.inputs if item and graph[item].data is not None), None)
-        if op.kind == "concat" and constant is not None:
-            raise ModelError(f"{name}: op {op.name!r} joins the constant {constant!r}; only activations can be joined")
 
 
 def weighted_layers(graph: Graph) -> list[str]:
@@ -179,18 +154,43 @@ def weighted_layers(graph: Graph) -> list[str]:
 def _quantize_op(graph: Graph, op: Op, ranges: Ranges, tensors: dict[str, Tensor], recipe: Recipe) -> Op:
     """Add the int8 tensors of one op to `tensors` and return the op reading them."""
     output = op.outputs[0]
-    if op.kind in _KEEPS_INPUT:
-        source = tensors[op.inputs[0]].quantization
-        tensors[output] = replace(graph[output], dtype="int8", quantization=source)
+    if stays_whole(graph, op):
         return op
+    if op.kind in RECURRENT_KINDS:
+        return _quantize_recurrent(graph, op, ranges, tensors)
+    if op.kind in KEEPS_INPUT:
+        inputs = (_operand(graph, op, op.inputs[0], graph[op.inputs[0]].shape, tensors), *op.inputs[1:])
+        tensors[output] = replace(graph[output], dtype="int8", quantization=tensors[inputs[0]].quantization)
+        return replace(op, inputs=inputs)
     tensors[output] = _activation(graph, output, _activated_range(op, ranges[output]))
+    if is_island(graph, op):
+        return op.with_attributes(between_reals=True)
     quantization = tensors[output].quantization
     assert quantization is not None
     if clamp_bounds(op, quantization) != (INT8_MIN, INT8_MAX):
         raise InvariantError(f"op {op.name!r}: the clamp of its activation is not the saturation of int8")
     if op.kind in ("conv", "gemm"):
         return _quantize_layer(graph, op, tensors, recipe)
-    return _quantize_pair(graph, op, tensors) if op.kind in ("add", "mul") else op
+    whole = graph[output].shape if op.kind in ("add", "mul") else None
+    inputs = tuple(_operand(graph, op, name, whole or graph[name].shape, tensors) for name in op.inputs)
+    return replace(op, inputs=inputs)
+
+
+def _quantize_recurrent(graph: Graph, op: Op, ranges: Ranges, tensors: dict[str, Tensor]) -> Op:
+    seen = [ranges[name] for name in op.outputs[:2] if name in ranges]
+    of_x = tensors[op.inputs[0]].quantization
+    assert of_x is not None
+    of_y = output_quantization(op, (min(low for low, _ in seen), max(high for _, high in seen)))
+    quantized, constants = quantize_recurrent(graph, op, of_x, of_y, ranges)
+    for name in filter(None, op.outputs[:2]):
+        tensors[name] = replace(graph[name], dtype="int8", quantization=of_y)
+    for name in filter(None, op.outputs[2:]):
+        unit = Quantization((2.0 ** -quantized.attributes["cell_fraction"],), 0)
+        tensors[name] = replace(graph[name], dtype="int16", quantization=unit)
+    inputs = list(op.inputs)
+    for place, tensor in constants.items():
+        inputs[place] = _add_tensor(graph, tensors, f"{op.inputs[place]}.{tensor.dtype}", tensor)
+    return replace(quantized, inputs=tuple(inputs))
 
 
 def _activated_range(op: Op, observed: tuple[float, float]) -> tuple[float, float]:
@@ -264,20 +264,6 @@ def _symmetric(scales: npt.NDArray[np.float32], bits: int, *, per_channel: bool)
     if per_channel:
         return Quantization(tuple(map(float, scales)), 0, 0, bits)
     return Quantization((float(scales[0]),), 0, None, bits)
-
-
-def _quantize_pair(graph: Graph, op: Op, tensors: dict[str, Tensor]) -> Op:
-    shape = graph[op.outputs[0]].shape
-    inputs = []
-    for name in op.inputs:
-        if graph[name].data is None and graph[name].shape != shape:
-            verb = "adds" if op.kind == "add" else "multiplies"
-            raise ModelError(
-                f"{graph.source or graph.name}: op {op.name!r} {verb} {list(graph[name].shape)} to {list(shape)}; "
-                "only operands of equal shape, or constants, can be quantized"
-            )
-        inputs.append(_operand(graph, op, name, shape, tensors))
-    return replace(op, inputs=tuple(inputs))
 
 
 def _operand(graph: Graph, op: Op, name: str, shape: tuple[int, ...], tensors: dict[str, Tensor]) -> str:

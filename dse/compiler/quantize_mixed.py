@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dse.compiler.accuracy import accuracy
 from dse.compiler.calibration_ranges import Ranges
 from dse.compiler.quantize import Recipe, quantize_with_ranges, weighted_layers
+from dse.compiler.quantize_kinds import weight_tensors
 from dse.ir.graph import Graph
 from dse.ir.quantized import quantization_of
 
@@ -82,8 +83,4 @@ def assign_weight_bits(
 
 def weight_bits_total(graph: Graph) -> int:
     """Bits of all weights of a quantized graph, biases not counted."""
-    return sum(
-        graph[op.inputs[1]].elements * quantization_of(graph, op.inputs[1]).bits
-        for op in graph.ops
-        if op.kind in ("conv", "gemm")
-    )
+    return sum(graph[name].elements * quantization_of(graph, name).bits for name in weight_tensors(graph))

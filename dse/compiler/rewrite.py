@@ -18,9 +18,12 @@ def rebuild(
 ) -> Graph:
     """The graph with other ops, `tensors` added or replaced; ops and tensors that no output needs are dropped."""
     merged = {**graph.tensors, **(tensors or {})}
+    ops = tuple(ops)
     wanted = set(graph.outputs if outputs is None else outputs)
+    # what a later step reads comes behind its reader
+    wanted.update(op.attributes["source"] for op in ops if op.kind == "previous")
     kept: list[Op] = []
-    for op in reversed(tuple(ops)):
+    for op in reversed(ops):
         if wanted.intersection(op.outputs):
             kept.append(op)
             wanted.update(name for name in op.inputs if name)

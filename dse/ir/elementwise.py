@@ -8,21 +8,17 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from dse.ir.rational import logistic, tanh
 from dse.ir.windows import Array
 
 Attributes = Mapping[str, Any]
 _SQRT_HALF, _SQRT_2_OVER_PI, _GELU_CUBIC = 0.7071067811865476, 0.7978845608028654, 0.044715
 
 
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)) without overflow."""
-    return np.asarray(special.expit(x), x.dtype)
-
-
 def _gelu(x: Array, attributes: Attributes) -> Array:
     if attributes.get("approximate", "none") == "tanh":
         inner = x.dtype.type(_SQRT_2_OVER_PI) * (x + x.dtype.type(_GELU_CUBIC) * x * x * x)
-        return np.asarray(x.dtype.type(0.5) * x * (1 + np.tanh(inner)))
+        return np.asarray(x.dtype.type(0.5) * x * (1 + tanh(inner)))
     return np.asarray(x.dtype.type(0.5) * x * (1 + special.erf(x * x.dtype.type(_SQRT_HALF))), x.dtype)
 
 
@@ -55,13 +51,13 @@ UNARY: dict[str, Callable[[Array, Attributes], Array]] = {
     "leaky_relu": lambda x, a: np.where(x < 0, x * x.dtype.type(a["alpha"]), x),
     "elu": lambda x, a: np.maximum(x, x.dtype.type(0)) + _exponential(x, a["alpha"]),
     "selu": _selu,
-    "sigmoid": lambda x, _: sigmoid(x),
+    "sigmoid": lambda x, _: logistic(x),
     "hard_sigmoid": lambda x, a: _hard_sigmoid(x, a["alpha"], a["beta"]),
     "hard_swish": lambda x, _: x * _hard_sigmoid(x, 1 / 6, 0.5),
     "softplus": lambda x, _: np.logaddexp(x, x.dtype.type(0)),
     "softsign": lambda x, _: x / (1 + np.abs(x)),
     "gelu": _gelu,
-    "tanh": lambda x, _: np.tanh(x),
+    "tanh": lambda x, _: tanh(x),
     "erf": lambda x, _: np.asarray(special.erf(x), x.dtype),
     "exp": lambda x, _: np.exp(x),
     "log": lambda x, _: np.log(x),

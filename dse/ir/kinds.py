@@ -15,7 +15,8 @@ from __future__ import annotations
 #: lstm, gru, rnn: x (T, B, I), weight (D, gates * H, I), recurrent weight (D, gates * H, H), then optional: bias
 #:     (D, 2 * gates * H), sequence lengths (B,), initial h (D, B, H), for lstm also initial c and peepholes (D, 3 * H);
 #:     hidden, direction (forward, reverse, bidirectional), activations (one name a gate function and direction), clip,
-#:     gru: linear_before_reset, lstm: input_forget. Outputs: y (T, D, B, H), last h (D, B, H), lstm: last c.
+#:     gru: linear_before_reset, lstm: input_forget, and dynamic_range where x and h are rounded to 8 bits over their
+#:     ranges before a product. Outputs: y (T, D, B, H), last h (D, B, H), lstm: last c.
 #:     Gate order: lstm i, o, f, c; gru z, r, h
 #: conv_integer: as conv on int8 or uint8, zero points of x and weight as third and fourth input; int32 out
 #: matmul_integer: as matmul on int8 or uint8 with both zero points; int32 out
@@ -67,8 +68,19 @@ MOVE_KINDS = (
 #: dynamic_quantize: outputs y uint8, scale, zero point, computed from the range of x.
 OTHER_KINDS = ("resize", "where", "cast", "quantize", "dequantize", "requantize", "dynamic_quantize")
 
+#: Spiking networks: the graph describes one time step; activations between layers are spikes or currents of that step.
+#: neuron: x, then constants of the shape of x without its leading axis: keep, gain, offset, threshold ('' = never
+#:     fires and puts out its potential), reset, keep_current ('' = no synaptic current). A step is
+#:     u = keep_current * u + gain * x; v = keep * v + u + offset; fires if v > threshold, or >= with `inclusive`; then
+#:     v = reset, or v - reset when `subtract`; held still for `refractory` steps; v starts at `initial`.
+#: previous: no input; the value that the tensor `source`, produced later, had one step before (0 at first).
+#: delay: x, constant steps per element: each element as it was so many steps before (0 at first).
+#: sum_pool: kernel (2,), strides (2,), pads (4,).
+SPIKING_KINDS = ("neuron", "previous", "delay", "sum_pool")
+
 OP_KINDS = (
     *MAC_KINDS, *UNARY_KINDS, *BINARY_KINDS, *POOL_KINDS, *REDUCTION_KINDS, *NORM_KINDS, *MOVE_KINDS, *OTHER_KINDS,
+    *SPIKING_KINDS,
 )  # fmt: skip
 
 #: On int8 the output has the quantization of the (first) input: nothing new can appear.

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dse.ir.graph import Graph, Op
+from dse.ir.quantized import quantize_array
 from dse.ir.windows import Array
 
 Operands = list[Array | None]
@@ -22,8 +23,21 @@ def _flatten(graph: Graph, op: Op, x: Array, rest: Operands) -> Array:
 
 def _reshape(graph: Graph, op: Op, x: Array, rest: Operands) -> Array:
     before, after = graph[op.inputs[0]].shape, graph[op.outputs[0]].shape
-    # a batch of another size lengthens the outermost axis, wherever it went
-    return x.reshape(after) if x.shape == before else x.reshape(-1, *after[1:])
+    return x.reshape(after if x.shape == before else _rebatched(x.shape, before, after))
+
+
+def _rebatched(shape: tuple[int, ...], before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int, ...]:
+    """The target of a reshape for a batch of another size, which lengthens one axis of `before`, wherever that is."""
+    changed = [axis for axis, (new, old) in enumerate(zip(shape, before, strict=True)) if new != old]
+    if len(changed) != 1 or changed[0] == 0:
+        # an outermost batch stays outermost, whatever is split off or joined behind it
+        return (-1, *after[1:])
+    outer = math.prod(before[: changed[0]])
+    places = [place for place in range(len(after)) if math.prod(after[:place]) == outer]
+    same = next((place for place in places if after[place] == before[changed[0]]), None)
+    # a batch axis that vanishes joins the axis before it: row-major order keeps them together
+    place = same if same is not None else max(0, places[-1] - (outer > 1)) if places else 0
+    return (*after[:place], -1, *after[place + 1 :])
 
 
 def _expand(graph: Graph, op: Op, x: Array, rest: Operands) -> Array:
@@ -63,7 +77,9 @@ def _pad(graph: Graph, op: Op, x: Array, rest: Operands) -> Array:
     width = [(max(0, b), max(0, a)) for b, a in zip(pads[: x.ndim], pads[x.ndim :], strict=True)]
     if mode == "constant":
         quantization = graph[op.inputs[0]].quantization
-        fill = op.attributes["value"] if quantization is None else quantization.zero_point
+        fill = op.attributes["value"]
+        if quantization is not None:
+            fill = quantize_array(fill, quantization)
         return np.pad(x[crop], width, constant_values=fill)
     return np.pad(x[crop], width, mode=mode)
 
@@ -76,7 +92,12 @@ def _gather(graph: Graph, op: Op, x: Array, rest: Operands) -> Array:
 
 
 def _concat(graph: Graph, op: Op, x: Array, rest: Operands) -> Array:
-    return np.concatenate([x, *(part for part in rest if part is not None)], axis=op.attributes["axis"])
+    parts, axis = [x, *(part for part in rest if part is not None)], int(op.attributes["axis"])
+    # constants have the graph's batch, not the one at hand
+    sizes = [max(part.shape[place] for part in parts) for place in range(x.ndim)]
+    return np.concatenate(
+        [np.broadcast_to(part, (*sizes[:axis], part.shape[axis], *sizes[axis + 1 :])) for part in parts], axis=axis
+    )
 
 
 #: kind -> function(graph, op, x, further operands).

@@ -7,7 +7,10 @@ A quantized graph is an ordinary Graph whose tensors hold integers:
 - conv, gemm: inputs (x int8, weight int8, bias int32 or absent). Weights have one scale per output channel
   (axis 0), zero point 0, and 8 or 4 significant bits (+-127 or +-7). The bias has scale s_x * s_w.
 - add: two int8 tensors of equal shape, each with its own quantization; either may be a constant.
-- Pools, flatten, reshape, relu and clip that stand alone keep the quantization of their input.
+- Pools, moves, relu and clip that stand alone keep the quantization of their input.
+- lstm, gru, rnn: int8 throughout, with the attributes and formats of `dse.ir.recurrent_int8`.
+- Every other op, and one with `between_reals`, is computed in float32 between its dequantized operands and its
+  quantized result; constants it reads stay float. Whole numbers and truth values (tokens, masks) are not quantized.
 - `activation` is a clamp of the requantized integer (`clamp_bounds`). `dse.compiler.quantize` picks output
   quantizations for which that clamp is the saturation of int8, so that QLinear operators need no clamp of their own.
 """
@@ -59,8 +62,9 @@ def dequantize(values: npt.NDArray[Any], quantization: Quantization) -> npt.NDAr
     return ((values.astype(np.int64) - quantization.zero_point).astype(np.float32) * scale).astype(np.float32)
 
 
-def quantize_input(graph: Graph, name: str, values: npt.ArrayLike) -> npt.NDArray[np.int8]:
-    """Real values of the network input `name` -> the int8 tensor that the quantized graph takes.
+def quantize_input(graph: Graph, name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Real values of the network input `name` -> the int8 tensor that the quantized graph takes; an input of whole
+    numbers or truth values stays what it is.
 
     Raises
     ------
@@ -68,10 +72,12 @@ def quantize_input(graph: Graph, name: str, values: npt.ArrayLike) -> npt.NDArra
     """
     if name not in graph.inputs:
         raise ModelError(f"{graph.source or graph.name}: {name!r} is not an input; inputs: {', '.join(graph.inputs)}")
+    if graph[name].quantization is None and graph[name].dtype != "float32":
+        return np.asarray(values, graph[name].dtype)
     return quantize_array(values, quantization_of(graph, name))
 
 
-def quantize_inputs(graph: Graph, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[np.int8]]:
+def quantize_inputs(graph: Graph, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:
     """`quantize_input` for every input by name."""
     return {name: quantize_input(graph, name, inputs[name]) for name in inputs}
 

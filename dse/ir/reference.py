@@ -17,7 +17,7 @@ import numpy.typing as npt
 from dse.core.errors import ModelError, UsageError
 from dse.ir.graph import Graph, Op
 from dse.ir.reference_float import Operands, float_op
-from dse.ir.reference_int8 import accumulate, int8_op
+from dse.ir.reference_int8 import accumulate, quantized_op
 from dse.ir.requantize import REFERENCE_MODES
 from dse.ir.windows import Array
 
@@ -62,13 +62,13 @@ def run_quantized(
                 f"{graph.source or graph.name}: quantized input {name!r} must be int8, got {array.dtype}; "
                 "quantize_input() converts real values"
             )
-    return _execute(graph, values, lambda op, read: (int8_op(graph, op, read, mode),), keep=keep)
+    return _execute(graph, values, lambda op, read: quantized_op(graph, op, read, mode), keep=keep)
 
 
 def run_op_quantized(graph: Graph, op: Op, values: Mapping[str, npt.NDArray[Any]], mode: str) -> dict[str, Array]:
-    """One op of a quantized graph: its non-constant inputs by name -> its output by name."""
+    """One op of a quantized graph: its non-constant inputs by name -> its outputs by name."""
     _check_mode(mode)
-    return {op.outputs[0]: int8_op(graph, op, _operands(graph, op, values), mode)}
+    return dict(zip(op.outputs, quantized_op(graph, op, _operands(graph, op, values), mode), strict=True))
 
 
 def run_op_float(graph: Graph, op: Op, values: Mapping[str, npt.NDArray[Any]]) -> dict[str, Array]:
@@ -103,7 +103,7 @@ def _mixed_op(graph: Graph, op: Op, operands: Operands) -> tuple[Array, ...]:
     """Integers where the op reads and writes quantized int8, float elsewhere."""
     result, first = graph[op.outputs[0]], graph[op.inputs[0]]
     if result.quantization is not None and result.dtype == first.dtype == "int8":
-        return (int8_op(graph, op, operands, "ort"),)
+        return quantized_op(graph, op, operands, "ort")
     return float_op(graph, op, operands)
 
 

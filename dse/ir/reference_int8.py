@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from dse.core.errors import ModelError
 from dse.ir.graph import Graph, Op, scalar_scale
-from dse.ir.kinds import BINARY_KINDS, NORM_KINDS, REDUCTION_KINDS, UNARY_KINDS
+from dse.ir.kinds import BINARY_KINDS, NORM_KINDS, RECURRENT_KINDS, REDUCTION_KINDS, UNARY_KINDS
 from dse.ir.moves import MOVES
 from dse.ir.quantized import INT8_MAX, INT8_MIN, clamp_bounds, conv_scales, dequantize, quantization_of, quantize_array
+from dse.ir.recurrent_int8 import run_recurrent_int8
 from dse.ir.reference_float import Operands, counts, float_op, geometry, largest, window
 from dse.ir.reference_tflite import tflite_layer, tflite_op
 from dse.ir.requantize import add_ort, add_q31, encode_add, encode_scale, requantize
@@ -27,13 +28,19 @@ _THROUGH_FLOAT = ("requantize", "concat", "resize", "where", "conv_transpose", *
                   *REDUCTION_KINDS)  # fmt: skip
 
 
-def int8_op(graph: Graph, op: Op, operands: Operands, mode: str) -> Array:
-    """One op on int8 operands, requantizing in `mode`.
+def quantized_op(graph: Graph, op: Op, operands: Operands, mode: str) -> tuple[Array, ...]:
+    """The outputs of one op on int8 operands, requantizing in `mode`.
 
     Raises
     ------
     ModelError: the kind has no rule on integers, or a scale cannot be encoded.
     """
+    if op.kind in RECURRENT_KINDS and mode != "tflite":
+        return run_recurrent_int8(graph, op, operands, mode)[: len(op.outputs)]
+    return (_int8_op(graph, op, operands, mode),)
+
+
+def _int8_op(graph: Graph, op: Op, operands: Operands, mode: str) -> Array:
     x = operands[0]
     assert x is not None
     if mode == "tflite" and op.kind not in ("conv", "gemm"):
@@ -42,6 +49,8 @@ def int8_op(graph: Graph, op: Op, operands: Operands, mode: str) -> Array:
         return MOVES[op.kind](graph, op, x, operands[1:])
     if op.kind in ("conv", "gemm", "matmul"):
         return _int8_layer(graph, op, operands, mode)
+    if op.attributes.get("between_reals"):
+        return _through_float(graph, op, operands)
     if op.kind in ("add", "mul"):
         assert operands[1] is not None
         rule = _int8_add if op.kind == "add" else _int8_mul
@@ -54,8 +63,6 @@ def int8_op(graph: Graph, op: Op, operands: Operands, mode: str) -> Array:
         return np.clip(x, low, high)
     if op.kind == "max_pool":
         return largest(x, op, INT8_MIN)
-    if op.kind in ("average_pool", "global_average_pool") and op.attributes.get("between_reals"):
-        return _through_float(graph, op, operands)
     if op.kind == "average_pool":
         return _int8_average(graph, op, x)
     if op.kind == "global_average_pool":

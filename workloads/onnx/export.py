@@ -1,9 +1,10 @@
 """Writing a quantized graph as ONNX with QLinear operators, to be run by onnxruntime.
 
-Standard QLinearConv and com.microsoft's QGemm, QLinearAdd, QLinearAveragePool, QLinearGlobalAveragePool,
-QLinearConcat, QLinearLeakyRelu and QLinearSigmoid. None of them has an activation: a relu holds because its output
-saturates there, which `dse.compiler.quantize` arranges.
-Float ends (`dse.compiler.with_float_boundary`) become QuantizeLinear, DequantizeLinear and Softmax.
+Standard QLinearConv and QLinearMatMul, and com.microsoft's QGemm, QLinearAdd, QLinearMul, QLinearAveragePool,
+QLinearGlobalAveragePool, QLinearConcat, QLinearLeakyRelu and QLinearSigmoid; what has no such form stays a float
+operator between DequantizeLinear and QuantizeLinear (`workloads.onnx.export_float`). No QLinear operator has an
+activation: a relu holds because its output saturates there, which `dse.compiler.quantize` arranges. Float ends
+(`dse.compiler.with_float_boundary`) become QuantizeLinear, DequantizeLinear and Softmax.
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dse.core.errors import ModelError
 from dse.ir.graph import Graph, Op
+from dse.ir.kinds import RECURRENT_KINDS
 from dse.ir.quantized import INT8_MAX, INT8_MIN, clamp_bounds, quantization_of, quantize_array
+from workloads.onnx.export_float import FloatNode, float_node
 
 _MICROSOFT = "com.microsoft"
-#: QLinearConv is of opset 10, int8 Clip of 12, per-tensor constants unchanged since.
-_OPSET = 13
+#: QLinearConv is of opset 10, int8 Clip of 12, HardSwish of 14, LayerNormalization of 17.
+_OPSET = 17
 _IR_VERSION = 8
-_TYPES = {"float32": TensorProto.FLOAT, "int8": TensorProto.INT8}
+_TYPES = {
+    "float32": TensorProto.FLOAT, "int8": TensorProto.INT8, "int32": TensorProto.INT32, "int64": TensorProto.INT64,
+    "bool": TensorProto.BOOL,
+}  # fmt: skip
 
 
 class _Exporter:
@@ -57,6 +63,25 @@ class _Exporter:
         """Tensor, scale and zero point."""
         return [self.tensor(name), *self.scale_and_zero(name)]
 
+    def island(self, op: Op, node: FloatNode) -> None:
+        """A float operator between DequantizeLinear of its operands and QuantizeLinear of its result."""
+        inputs = []
+        for place, name in enumerate(op.inputs):
+            inputs.append(self.tensor(name) if name else "")
+            if name and self.graph[name].quantization is not None:
+                inputs[-1] = f"{op.name}.operand{place}"
+                self.nodes.append(helper.make_node("DequantizeLinear", self.operand(name), [inputs[-1]]))
+        for place, values in node.constants.items():
+            inputs += [""] * (place - len(inputs)) + [self.constant(f"{op.name}.constant{place}", values)]
+        (output,) = op.outputs
+        whole = self.graph[output].quantization is None
+        result = output if whole else f"{op.name}.real"
+        self.nodes.append(
+            helper.make_node(node.op_type, inputs, [result], op.name, domain=node.domain, **node.attributes)
+        )
+        if not whole:
+            self.nodes.append(helper.make_node("QuantizeLinear", [result, *self.scale_and_zero(output)], [output]))
+
     def node(self, op: Op, op_type: str, inputs: list[str], domain: str = "", **attributes: Any) -> None:
         self.nodes.append(helper.make_node(op_type, inputs, list(op.outputs), op.name, domain=domain, **attributes))
 
@@ -66,27 +91,23 @@ def export_quantized(graph: Graph) -> onnx.ModelProto:
 
     Raises
     ------
-    ModelError: a graph that is not quantized, an op without QLinear form, or an activation that is not the
+    ModelError: a graph that is not quantized, an op that ONNX cannot express, or an activation that is not the
         saturation of its output's quantization.
     """
     exporter = _Exporter(graph)
     for op in graph.ops:
+        if op.kind in RECURRENT_KINDS:
+            raise ModelError(
+                f"{graph.source or graph.name}: op {op.name!r} ({op.kind}) has no integer form in ONNX; "
+                "networks with recurrent layers run here, in int8, and cannot be written"
+            )
         if op.kind in _FLOAT_WRITERS and graph[op.outputs[0]].dtype == "float32":
             _FLOAT_WRITERS[op.kind](exporter, op)
-            continue
-        write = _WRITERS.get(op.kind)
-        if write is None:
-            raise ModelError(
-                f"{graph.source or graph.name}: op {op.name!r} ({op.kind}) has no QLinear form; "
-                f"exportable: {', '.join(sorted(_WRITERS))}"
-            )
-        if op.attributes.get("between_reals"):
-            raise ModelError(
-                f"{graph.source or graph.name}: op {op.name!r} ({op.kind}) rounds as a quantize-dequantize graph does; "
-                "QLinear pools round ties otherwise and cannot express it"
-            )
-        _check_saturation(graph, op)
-        write(exporter, op)
+        elif op.kind not in _WRITERS or op.attributes.get("between_reals"):
+            exporter.island(op, float_node(graph, op))
+        else:
+            _check_saturation(graph, op)
+            _WRITERS[op.kind](exporter, op)
     infos = {
         name: helper.make_tensor_value_info(name, _TYPES[graph[name].dtype], graph[name].shape)
         for name in (*graph.inputs, *graph.outputs)
@@ -194,6 +215,40 @@ def _table(exporter: _Exporter, op: Op) -> None:
         exporter.node(op, "QLinearSigmoid", inputs, _MICROSOFT)
 
 
+def _matmul(exporter: _Exporter, op: Op) -> None:
+    inputs = [item for name in op.inputs for item in exporter.operand(name)]
+    exporter.node(op, "QLinearMatMul", [*inputs, *exporter.scale_and_zero(op.outputs[0])])
+
+
+def _slice(exporter: _Exporter, op: Op) -> None:
+    inputs = [exporter.tensor(op.inputs[0])]
+    for key in ("starts", "ends", "axes", "steps"):
+        inputs.append(exporter.constant(f"{op.name}.{key}", np.array(op.attributes[key], np.int64)))
+    exporter.node(op, "Slice", inputs)
+
+
+def _pad(exporter: _Exporter, op: Op) -> None:
+    inputs = [
+        exporter.tensor(op.inputs[0]),
+        exporter.constant(f"{op.name}.pads", np.array(op.attributes["pads"], np.int64)),
+    ]
+    if op.attributes["mode"] == "constant":
+        fill = quantize_array(op.attributes["value"], quantization_of(exporter.graph, op.inputs[0]))
+        inputs.append(exporter.constant(f"{op.name}.fill", fill))
+    exporter.node(op, "Pad", inputs, mode=op.attributes["mode"])
+
+
+def _gather(exporter: _Exporter, op: Op) -> None:
+    exporter.node(op, "Gather", [exporter.tensor(name) for name in op.inputs], axis=int(op.attributes["axis"]))
+
+
+def _repeat(exporter: _Exporter, op: Op) -> None:
+    """Expand by its shape, Tile by its repeats."""
+    key = "shape" if op.kind == "expand" else "repeats"
+    sizes = exporter.constant(f"{op.name}.{key}", np.array(op.attributes[key], np.int64))
+    exporter.node(op, op.kind.capitalize(), [exporter.tensor(op.inputs[0]), sizes])
+
+
 def _identity(exporter: _Exporter, op: Op) -> None:
     exporter.node(op, "Identity", [exporter.tensor(op.inputs[0])])
 
@@ -222,6 +277,7 @@ _WRITERS: dict[str, Callable[[_Exporter, Op], None]] = {
     "conv": _conv, "gemm": _gemm, "add": _pair, "mul": _pair, "global_average_pool": _global_average_pool,
     "average_pool": _average_pool, "max_pool": _max_pool, "flatten": _flatten, "reshape": _reshape,
     "transpose": _transpose, "concat": _concat, "leaky_relu": _table, "sigmoid": _table,
+    "matmul": _matmul, "slice": _slice, "pad": _pad, "gather": _gather, "expand": _repeat, "tile": _repeat,
     "identity": _identity, "relu": _clip, "clip": _clip, "quantize": _quantize,
 }  # fmt: skip
 #: Ops with a float output, at the end of a network.

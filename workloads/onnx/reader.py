@@ -45,7 +45,8 @@ def read_model(path: Path, dims: Mapping[str, int] | None = None, *, source: str
     path
         The file; external data is looked for in its folder and nowhere else.
     dims
-        Sizes of symbolic dimensions: by their name, or as INPUT.AXIS for a dimension without a name.
+        Sizes of symbolic dimensions: by their name, or as INPUT.AXIS for a dimension without a name. And values of
+        inputs that hold one whole number, by the name of the input: such an input becomes a constant.
     source
         How messages call the model; the file's name when not given.
 
@@ -143,8 +144,9 @@ def _opset(model: onnx.ModelProto, source: str) -> int:
 def _read_inputs(graph: onnx.GraphProto, builder: GraphBuilder, dims: dict[str, int]) -> tuple[str, ...]:
     source, names = builder.source, []
     symbols: set[str] = set()
+    inputs = {value.name for value in graph.input}
     for name, size in dims.items():
-        if size < 1:
+        if size < 1 and name not in inputs:
             raise ModelError(f"{source}: dimension {name!r} is bound to {size}, it must be at least 1")
     for value in graph.input:
         # before IR version 4 initializers were listed among the inputs
@@ -161,6 +163,10 @@ def _read_inputs(graph: onnx.GraphProto, builder: GraphBuilder, dims: dict[str, 
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             symbols.add(dim.dim_param or f"{value.name}.{axis}")
             shape.append(_dimension(source, value.name, axis, dim, dims))
+        if value.name in dims:
+            _bind_input(builder, value.name, shape, dtype, dims[value.name])
+            symbols.add(value.name)
+            continue
         if np.prod(shape, dtype=np.float64) > MAX_ELEMENTS:
             raise ModelError(f"{source}: input {value.name!r} of shape {shape} is above {MAX_ELEMENTS:,} elements")
         builder.tensors[value.name] = Tensor(value.name, tuple(shape), dtype)
@@ -169,6 +175,19 @@ def _read_inputs(graph: onnx.GraphProto, builder: GraphBuilder, dims: dict[str, 
         if name not in symbols:
             raise ModelError(f"{source}: has no dimension {name!r} to bind{nearest(name, symbols)}")
     return tuple(names)
+
+
+def _bind_input(builder: GraphBuilder, name: str, shape: list[int], dtype: str, number: int) -> None:
+    """The input `name` becomes a constant: what a caller binds to one number."""
+    if dtype == "float32" or np.prod(shape, dtype=np.float64) != 1:
+        raise ModelError(
+            f"{builder.source}: input {name!r} is {dtype} of shape {shape}; only an input of one whole number can be "
+            "bound to a value"
+        )
+    limits = np.array([0, 1]) if dtype == "bool" else np.array([np.iinfo(dtype).min, np.iinfo(dtype).max])
+    if not limits[0] <= number <= limits[1]:
+        raise ModelError(f"{builder.source}: input {name!r} ({dtype}) cannot hold {number}")
+    builder.tensors[name] = Tensor(name, tuple(shape), dtype, data=np.full(shape, number, dtype))
 
 
 def _dimension(source: str, name: str, axis: int, dim: Any, dims: Mapping[str, int]) -> int:
@@ -235,6 +254,11 @@ def _convert(node: Node) -> None:
 
 def _read_branch(node: Node, opset: int) -> None:
     """If: the branch that a constant condition takes, read in place; its tensors get names of their own."""
+    if node.tensor(0).data is None:
+        node.fail(
+            f"the condition {node.inputs[0]!r} is computed from inputs; where it follows from an input of one whole "
+            "number, bind that input: --dim INPUT=VALUE"
+        )
     condition = node.constant(0, "the condition")
     if condition.size != 1:
         node.fail(f"the condition must be one truth value, got shape {list(condition.shape)}")

@@ -24,10 +24,8 @@ def recurrent(node: Node) -> None:
 
 
 def dynamic_quantize_lstm(node: Node) -> None:
-    """com.microsoft.DynamicQuantizeLSTM with its weights dequantized.
-
-    onnxruntime also rounds the input and the hidden state to 8 bits as it goes; that rounding is left out here.
-    """
+    """com.microsoft.DynamicQuantizeLSTM: its weights dequantized; the input and, step by step, the hidden states are
+    rounded to 8 bits over the range they have."""
     names = []
     weights = []
     for index, what, scale_at in ((1, "W", 8), (2, "R", 10)):
@@ -44,11 +42,17 @@ def dynamic_quantize_lstm(node: Node) -> None:
         real = ((values.astype(np.int32) - zero) * scale).astype(np.float32).transpose(0, 2, 1)
         weights.append(real)
         names.append(node.set_constant(real, node.internal(what)))
-    emit_recurrent(node, "lstm", (weights[0], weights[1]), (names[0], names[1]), node.inputs[3:8])
+    emit_recurrent(node, "lstm", (weights[0], weights[1]), (names[0], names[1]), node.inputs[3:8], dynamic_range=True)
 
 
 def emit_recurrent(
-    node: Node, kind: str, weights: tuple[Array, Array], names: tuple[str, str], rest: tuple[str, ...]
+    node: Node,
+    kind: str,
+    weights: tuple[Array, Array],
+    names: tuple[str, str],
+    rest: tuple[str, ...],
+    *,
+    dynamic_range: bool = False,
 ) -> None:
     """Emit the op from weights already decoded; `rest` are bias, lengths and states, then peepholes."""
     direction = node.choice("direction", "forward", ("forward", "reverse", "bidirectional"))
@@ -71,11 +75,18 @@ def emit_recurrent(
         found = f"{list(first.shape)} and {list(second.shape)}"
         node.fail(f"W and R must be {list(wanted[0])} and {list(wanted[1])}, got {found}")
     inputs = _further_inputs(node, rest, kind, (directions, batch, hidden), batch_first=batch_first)
-    _emit(node, kind, (source, *names, *inputs), (steps, directions, batch, hidden), direction, batch_first)
+    extra = {"dynamic_range": True} if dynamic_range else {}
+    _emit(node, kind, (source, *names, *inputs), (steps, directions, batch, hidden), direction, batch_first, extra)
 
 
 def _emit(
-    node: Node, kind: str, inputs: tuple[str, ...], shape: tuple[int, int, int, int], direction: str, batch_first: bool
+    node: Node,
+    kind: str,
+    inputs: tuple[str, ...],
+    shape: tuple[int, int, int, int],
+    direction: str,
+    batch_first: bool,
+    extra: dict[str, Any],
 ) -> None:
     _, directions, batch, hidden = shape
     wanted = [*node.outputs, "", ""][: 3 if kind == "lstm" else 2]
@@ -92,6 +103,7 @@ def _emit(
         "hidden": hidden,
         "direction": direction,
         "activations": _functions(node, kind, directions),
+        **extra,
     }
     attributes["clip"] = node.number("clip", 0.0)
     if kind == "gru":

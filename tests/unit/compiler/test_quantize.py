@@ -193,16 +193,36 @@ def test_sums_too_long_for_int32_are_refused() -> None:
     assert quantize(dense(np.ones((1, 33155))), {"x": np.ones((1, 33155), np.float32)}).macs == 33155
 
 
-def test_ops_without_integer_form_and_operands_of_other_shape_are_refused() -> None:
-    tensors = {name: Tensor(name, (1, 4)) for name in "xy"} | {"z": Tensor("z", (1, 4))}
-    middle = (Op("top", "softmax", ("x",), ("y",), {"axis": 1}), Op("r", "relu", ("y",), ("z",)))
-    graph = Graph("net", tensors, middle, ("x",), ("z",))
-    with pytest.raises(ModelError, match=r"'top' \(softmax\).*quantizable: conv"):
-        quantize(graph, ones(graph))
-    tensors = {"x": Tensor("x", (1, 4)), "s": Tensor("s", (1, 1)), "z": Tensor("z", (1, 4))}
-    wide = Graph("net", tensors, (Op("sum", "add", ("x", "s"), ("z",)),), ("x", "s"), ("z",))
-    with pytest.raises(ModelError, match=r"'sum' adds \[1, 1\] to \[1, 4\]"):
-        quantize(wide, {"x": np.ones((2, 4), np.float32), "s": np.ones((2, 1), np.float32)})
+def test_ops_without_any_int8_form_are_refused() -> None:
+    tensors = {"x": Tensor("x", (1, 4), "int64"), "y": Tensor("y", (1, 4)), "z": Tensor("z", (1, 4))}
+    ops = (Op("numbers", "cast", ("x",), ("y",), {"to": "float32"}), Op("r", "relu", ("y",), ("z",)))
+    with pytest.raises(ModelError, match=r"'numbers' \(cast\).*quantizable: conv"):
+        quantize(Graph("net", tensors, ops, ("x",), ("z",)), {"x": np.ones((1, 4), np.int64)})
+
+
+def test_sums_of_unequal_shapes_and_inner_softmax_run_in_float_between_int8() -> None:
+    tensors = {name: Tensor(name, (1, 4)) for name in "xyz"} | {"s": Tensor("s", (1, 1)), "r": Tensor("r", (1, 4))}
+    ops = (
+        Op("top", "softmax", ("x",), ("y",), {"axis": 1}), Op("sum", "add", ("y", "s"), ("z",), {"activation": "relu"}),
+        Op("r", "relu", ("z",), ("r",)),
+    )  # fmt: skip
+    graph = Graph("net", tensors, ops, ("x", "s"), ("r",))
+    rng = np.random.default_rng(0)
+    samples = {"x": rng.standard_normal((20, 4)).astype(np.float32), "s": rng.normal(-0.2, 0.1, (20, 1)).astype("f4")}
+    quantized = quantize(graph, samples)
+    values = run_quantized(quantized, quantize_inputs(quantized, samples), "q31", keep=True)
+
+    def real(name: str) -> npt.NDArray[np.float64]:
+        of = quantization_of(quantized, name)
+        return (values[name].astype(np.float64) - of.zero_point) * of.scale[0]
+
+    for name, wanted in (
+        ("y", np.exp(real("x")) / np.exp(real("x")).sum(axis=1, keepdims=True)),
+        ("z", np.maximum(real("y") + real("s"), 0)),
+    ):
+        scale = quantization_of(quantized, name).scale[0]
+        assert np.abs(real(name) - wanted).max() <= 0.501 * scale
+    assert values["z"].min() == -128
 
 
 # -- calibration and figures ------------------------------------------------------------------------------------

@@ -117,12 +117,19 @@ def test_branches_and_tables_equal_onnxruntime_tensor_by_tensor(seed: int, tmp_p
     assert accuracy(graph, quantized, "ort", calibration_images(graph, 8, seed))["sqnr_db"] > 25
 
 
-def test_a_joined_constant_is_refused_before_calibration(tmp_path: Path) -> None:
+def test_a_joined_constant_is_quantized_over_its_own_range(tmp_path: Path) -> None:
     nodes = [helper.make_node("Concat", ["x", "k"], ["y"], "join", axis=1)]
-    weights = {"k": np.ones((1, 1, 4, 4))}
+    weights = {"k": np.linspace(-3, 5, 32).reshape(1, 2, 4, 4).astype(np.float32)}
     graph = prepare(read_model(save(make_model(nodes, {"x": (1, 3, 4, 4)}, ["y"], weights), tmp_path)))
-    with pytest.raises(ModelError, match="'join' joins the constant"):
-        quantize(graph, calibration_images(graph, 4, 0))
+    # a batch of another size than the constant has
+    images = calibration_images(graph, 4, 0)
+    quantized = quantize(graph, images)
+    got = run_quantized(quantized, quantize_inputs(quantized, images), "ort")["y"]
+    of = quantization_of(quantized, "y")
+    assert got.shape == (4, 5, 4, 4)
+    # rounded twice: on the constant's scale and on that of the whole
+    np.testing.assert_allclose((got[:, 3:] - float(of.zero_point)) * of.scale[0],
+                               np.broadcast_to(weights["k"], (4, 2, 4, 4)), atol=1.01 * of.scale[0])  # fmt: skip
 
 
 def test_a_model_that_is_quantized_already_is_refused() -> None:

@@ -1,0 +1,48 @@
+"""The nine networks of the `onnx` package, quantized here, equal onnxruntime's int8 in every tensor inside.
+
+`benchmarks/wheel_int8.py` runs more inputs, and onnxruntime with and without its graph optimizations.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+
+from int8_parity import differences, every_tensor
+from wheel_models import quantized
+
+from dse.compiler import calibration_images
+from dse.ir.quantized import quantize_inputs
+from dse.ir.reference import run_quantized
+
+#: Inputs by network, so that all take about as long on one core.
+INPUTS = {
+    "squeezenet": 3, "shufflenet": 3, "inception_v1": 2, "inception_v2": 2, "resnet50": 2, "densenet121": 2,
+    "bvlc_alexnet": 2,
+}  # fmt: skip
+#: 90 and 144 million weights: their calibration alone takes longer than all the others.
+SLOW = {"zfnet512": 2, "vgg19": 2}
+
+
+def compare(name: str, count: int) -> None:
+    graph = quantized(name, samples=2)
+    images = quantize_inputs(graph, calibration_images(graph, count, 9))
+    # outputs that saturate or stand still would prove nothing
+    first = run_quantized(graph, {item: values[:1] for item, values in images.items()}, "ort")
+    assert len(np.unique(first[graph.outputs[0]])) > 20
+    found = differences(every_tensor(graph), images, "optimised")
+    assert {item: pair for item, pair in found.items() if pair[0]} == {}
+    assert sum(total for _, total in found.values()) > count * 1_000_000
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_every_int8_tensor_equals_onnxruntime(name: str) -> None:
+    compare(name, INPUTS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_every_int8_tensor_of_the_largest_equals_onnxruntime(name: str) -> None:
+    compare(name, SLOW[name])
