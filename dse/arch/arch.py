@@ -9,10 +9,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
+from dse.arch.prices import Prices
 from dse.config.loader import load_mapping
+from dse.config.models import EntryError
 from dse.config.validation import validate
+from dse.core.errors import UsageError, nearest
+from dse.tech import STANDARDS, Device, Technology, technology
 
 Role = Literal["input", "weight", "output"]
 
@@ -26,7 +39,8 @@ class MemoryLevel(_Model):
 
     `capacity_bytes` None means unbounded (DRAM). Bandwidths are words per cycle and instance, None = unbounded.
     `energy_class` names the component in `dse.tech` that prices an access; energies given here (pJ per access of a
-    word) take precedence. `shared_words_per_cycle` bounds reads and writes together.
+    word) take precedence. `standard` is that of a level of class `dram`. `shared_words_per_cycle` bounds reads and
+    writes together.
     """
 
     name: str
@@ -37,15 +51,26 @@ class MemoryLevel(_Model):
     write_words_per_cycle: PositiveFloat | None = None
     shared_words_per_cycle: PositiveFloat | None = None
     energy_class: Literal["dram", "sram", "register"] = "sram"
+    standard: str = "lpddr4"
     read_energy_pj: NonNegativeFloat | None = None
     write_energy_pj: NonNegativeFloat | None = None
     holds: frozenset[Role] = frozenset({"input", "weight", "output"})
     shared: bool = Field(default=True, description="one memory for all roles it holds (else one partition each)")
     double_buffered: bool = False
 
+    @field_validator("standard")
+    @classmethod
+    def _standard_known(cls, standard: str) -> str:
+        if standard not in STANDARDS:
+            raise ValueError(f"{standard!r} is not a memory standard{nearest(standard, STANDARDS)}")
+        return standard
+
 
 class SpatialAxis(_Model):
-    """A direction of the compute fabric below level `below`: how many units, and what travels along it."""
+    """A direction of the compute fabric below level `below`: how many units, and what travels along it.
+
+    `hop_pj` is the energy of handing one bit from a unit to the next along the axis; 0 leaves the network out.
+    """
 
     name: str
     size: PositiveInt
@@ -53,10 +78,14 @@ class SpatialAxis(_Model):
     multicast: frozenset[Role] = frozenset()
     reduces: bool = False
     allowed_dims: frozenset[str] | None = None
+    hop_pj: NonNegativeFloat = Field(default=0.0, description="pJ per bit and hop along the axis")
 
 
 class Compute(_Model):
-    """The MAC units: operand bits, MACs per unit and cycle in that mode, pJ per MAC (None: from `dse.tech`)."""
+    """The MAC units: operand bits, MACs per unit and cycle in that mode, pJ per MAC (None: from `dse.tech`).
+
+    `operand_registers` says that operands and sum pass a register at every MAC, which then pays for them.
+    """
 
     name: str = "mac"
     input_bits: PositiveInt = 8
@@ -64,14 +93,21 @@ class Compute(_Model):
     accumulator_bits: PositiveInt = 32
     macs_per_cycle: PositiveFloat = 1.0
     mac_energy_pj: NonNegativeFloat | None = None
+    operand_registers: bool = False
 
 
 class Arch(_Model):
-    """An accelerator as data."""
+    """An accelerator as data.
+
+    Node, device, supply and `prices` say where prices of `dse.tech` are taken; `vdd` None is the node's nominal supply.
+    """
 
     name: str
     clock_mhz: PositiveFloat
     node_nm: PositiveFloat = 45
+    device: Device = "HP"
+    vdd: PositiveFloat | None = None
+    prices: Prices = ()
     levels: tuple[MemoryLevel, ...] = Field(min_length=1)
     axes: tuple[SpatialAxis, ...] = ()
     compute: Compute = Compute()
@@ -87,7 +123,17 @@ class Arch(_Model):
         for axis in self.axes:
             if axis.below not in names:
                 raise ValueError(f"axis {axis.name!r} lies below {axis.below!r}, which is not a level of {names}")
+        try:
+            technology(self.node_nm, self.device, self.vdd)
+        except UsageError as error:
+            key, _, message = str(error).partition(": ")
+            raise EntryError(key, message) from error
         return self
+
+    @property
+    def technology(self) -> Technology:
+        """Where the prices of `dse.tech` are taken."""
+        return Technology(self.node_nm, self.device, self.vdd, self.prices)
 
     @property
     def units(self) -> int:

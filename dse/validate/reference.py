@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
+from importlib import resources
 from pathlib import Path
 
 from dse.core.errors import UsageError
@@ -28,3 +29,8 @@ def read_rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
             if not row.get(column):
                 raise UsageError(f"{path}: row {number} has no {column!r}")
     return rows
+
+
+def shipped(name: str) -> Path:
+    """A reference file that ships with the package; its first comment lines name the source."""
+    return Path(str(resources.files("dse.validate") / "data" / name))

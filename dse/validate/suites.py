@@ -6,12 +6,31 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dse.core.errors import UsageError
+from dse.validate.dram import dram_closed_form_suite, dram_suite
+from dse.validate.eyeriss_suite import eyeriss_suite
 from dse.validate.scalesim import scalesim_suite
 from dse.validate.suite import Suite
+from dse.validate.tech_suites import area_suite, chips_suite, sram_prices_suite, sram_suite
 
 _SUITES: Mapping[str, tuple[str, Callable[[Path], Suite]]] = {
     "scalesim": ("systolic/scalesim_calc.csv", scalesim_suite),
+    "dram": ("systolic/dramsim3_patterns.csv", dram_suite),
+    "dram_closed_form": ("systolic/dramsim3_patterns.csv", dram_closed_form_suite),
 }
+
+#: Suites whose figures ship with the package.
+_SHIPPED: Mapping[str, Callable[[], Suite]] = {
+    "sram": sram_suite,
+    "sram_prices": sram_prices_suite,
+    "area": area_suite,
+    "eyeriss": eyeriss_suite,
+    "chips": chips_suite,
+}
+
+
+def shipped_suites() -> dict[str, Suite]:
+    """The suites that need no folder of references, by name."""
+    return {name: build() for name, build in _SHIPPED.items()}
 
 
 def available_suites(folder: Path) -> dict[str, Suite]:

@@ -35,6 +35,14 @@ def test_a_plain_yaml_is_an_arch(tmp_path: Path) -> None:
     assert arch.axes[0].multicast == {"input"}
 
 
+def test_node_supply_and_prices_of_a_file_are_where_prices_are_taken(tmp_path: Path) -> None:
+    text = GOOD.replace("clock_mhz: 100", "clock_mhz: 100\nnode_nm: 28\nvdd: 0.7\nprices: {register_energy: 0.004}")
+    tech = load_arch(write(tmp_path, text)).technology
+    assert (tech.node_nm, tech.device, tech.vdd) == (28, "HP", 0.7)
+    assert tech.value("register_energy") == 0.004
+    assert hash(load_arch(write(tmp_path, text))) == hash(load_arch(write(tmp_path, text)))
+
+
 @pytest.mark.parametrize("name", ["eyeriss_like", "gemmini_like", "vector_unit"])
 def test_the_shipped_examples_load(name: str) -> None:
     arch = load_arch(Path(__file__).parents[3] / "examples" / f"{name}.yaml")
@@ -57,6 +65,17 @@ def test_the_shipped_examples_load(name: str) -> None:
         ("capacity_bytes: 100", "capacity_bytes: 0", "capacity_bytes: must be more than 0, not 0"),
         ("name: small", "name: small\nname: big", "arch.yaml:2: name: is given twice"),
         ("levels:", "levels: []\nlayers:", "layers"),
+        ("clock_mhz: 100", "clock_mhz: 100\nnode_nm: 5", "arch.yaml:3: node_nm: 5 nm lies outside 7 to 180 nm"),
+        ("clock_mhz: 100", "clock_mhz: 100\nvdd: 1.3", "arch.yaml:3: vdd: 1.3 V lies outside 0.6 to 0.94 V"),
+        ("clock_mhz: 100", "clock_mhz: 100\ndevice: LV", "arch.yaml:3: device: .*did you mean 'LP'"),
+        (
+            "clock_mhz: 100",
+            "clock_mhz: 100\nprices:\n  registr_energy: 1",
+            "arch.yaml:4: prices.registr_energy: .*did you mean 'register_energy'",
+        ),
+        ("clock_mhz: 100", "clock_mhz: 100\nprices: {register_energy: -1}", "must be a positive number, not -1"),
+        ("clock_mhz: 100", "clock_mhz: 100\nprices: {register_energy: low}", "must be a positive number, not 'low'"),
+        ("energy_class: dram", "energy_class: dram, standard: lpdr4", "arch.yaml:4: .*did you mean 'lpddr4'"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:

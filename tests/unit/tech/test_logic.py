@@ -14,15 +14,19 @@ from dse.core.errors import UsageError
 from dse.tech import (
     STANDARDS,
     add_pj,
+    constant,
+    dram_command_pj,
     dram_pj_per_byte,
     element_gates,
     hop_pj,
     logic_area_um2,
     logic_stage_ns,
+    mac_clock_mhz,
     multiply_pj,
     phy_area_um2,
     phy_static_mw,
     requantizer_gates,
+    technology,
     value,
 )
 from dse.tech.constants import pe_rows
@@ -46,8 +50,7 @@ def test_element_area_meets_all_libraries_of_the_reference() -> None:
             parts = re.fullmatch(r"pe_(ws|os)_i(\d+)_a(\d+)", row["module"])
             if parts and not row["note"]:
                 gates = element_gates(int(parts[2]) ** 2, int(row["ffs"]))
-                bound = 0.10 if row["lib"] == "nangate45" else 0.15
-                assert gates == pytest.approx(float(row["nand2_equiv"]), rel=bound), row
+                assert gates == pytest.approx(float(row["nand2_equiv"]), rel=0.10), row
                 checked += 1
     assert checked >= 15
 
@@ -81,6 +84,32 @@ def test_bandwidth_costs_area_and_power_in_proportion(standard: str) -> None:
     assert phy_area_um2(standard, 1) > 0
     assert phy_static_mw(standard, 6) == pytest.approx(3 * phy_static_mw(standard, 2))
     assert dram_pj_per_byte(standard) == 8 * value(f"{standard}_energy")
+
+
+@pytest.mark.parametrize("node_nm", [16, 45, 65, 180])
+def test_more_pipeline_stages_clock_faster_but_never_as_the_registers_alone(node_nm: float) -> None:
+    tech = technology(node_nm)
+    clocks = [mac_clock_mhz(stages, tech) for stages in range(1, 40)]
+    assert clocks == sorted(clocks)
+    assert clocks[-1] < 1e3 / logic_stage_ns(value("register_depth"), tech)
+    with pytest.raises(ValueError, match="at least 1"):
+        mac_clock_mhz(0, tech)
+
+
+def test_published_delay_factors_take_the_fo4_delay_to_what_a_180_nm_library_has() -> None:
+    measured = constant("fo4_delay_osu018").value
+    assert technology(180).value("fo4_delay") == pytest.approx(measured, rel=0.15)
+    # what two stages of the synthesised multiply-accumulate need lies within the margin of the depth that is used
+    needed = constant("multiply_add_depth").value / 2 + value("register_depth")
+    assert value("multiply_depth") < needed < value("multiply_depth") * value("logic_margin")
+
+
+def test_energy_by_command_adds_bursts_and_rows_and_is_refused_where_it_is_not_recorded() -> None:
+    # one 64-byte burst of DDR4-2400 in an open row took 3123 pJ in DRAMsim3, an activation 8243 pJ
+    assert dram_command_pj("ddr4", 64, 0) == pytest.approx(3123, rel=0.005)
+    assert dram_command_pj("ddr4", 128, 2) == pytest.approx(2 * 3123 + 2 * 8243, rel=0.005)
+    with pytest.raises(UsageError, match=r"'lpddr4' has no recorded energy by command.*ddr4"):
+        dram_command_pj("lpddr4", 64, 1)
 
 
 def test_tpu_v1_ports_have_their_published_share_of_the_die() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dse.core.errors import InfeasibleError
-from dse.tech import delay_scale, energy_scale, leakage_scale, max_clock_mhz, operating_point, value
+from dse.core.errors import InfeasibleError, UsageError
+from dse.tech import delay_scale, energy_scale, leakage_scale, max_clock_mhz, operating_point, technology, value
 
 LOW, HIGH = value("minimum_vdd"), value("maximum_vdd")
 paths = st.floats(0.2, 10)
@@ -80,8 +80,27 @@ def test_a_clock_out_of_reach_carries_the_limit() -> None:
 @pytest.mark.parametrize("vdd", [0.0, LOW - 0.01, HIGH + 0.01, 1.1])
 def test_supplies_outside_the_fit_are_refused(vdd: float) -> None:
     for scale in (delay_scale, energy_scale, leakage_scale):
-        with pytest.raises(ValueError, match="outside"):
+        with pytest.raises(UsageError, match="outside"):
             scale(vdd)
+
+
+def test_a_fixed_supply_bounds_the_clock_and_is_paid_for_at_every_clock() -> None:
+    slow = technology(vdd=0.7)
+    limit = max_clock_mhz(1.0, slow)
+    assert limit == pytest.approx(1e3 / delay_scale(0.7))
+    assert limit < max_clock_mhz(1.0)
+    for clock in (1.0, limit / 2, limit):
+        assert operating_point(clock, 1.0, slow).vdd == 0.7
+    with pytest.raises(InfeasibleError, match="clock_mhz"):
+        operating_point(1.01 * limit, 1.0, slow)
+
+
+@pytest.mark.parametrize("node_nm", [7, 28, 65, 180])
+def test_every_node_has_its_own_nominal_supply_at_which_nothing_scales(node_nm: float) -> None:
+    tech = technology(node_nm)
+    nominal = tech.node.nominal_vdd
+    assert delay_scale(nominal, tech) == energy_scale(nominal, tech) == leakage_scale(nominal, tech) == 1
+    assert energy_scale(tech.node.minimum_vdd, tech) < 1 < delay_scale(tech.node.minimum_vdd, tech)
 
 
 @pytest.mark.parametrize(("clock", "path"), [(0, 1), (-5, 1), (100, 0), (100, -1)])
