@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import combinations, groupby
+from itertools import combinations
 
 import numpy as np
 
 from dse.arch import Arch
 from dse.core.errors import InfeasibleError, InvariantError, UsageError, Violation, nearest
-from dse.mapping.bounds import least_inside, level_bound
 from dse.mapping.cost import CountMode, MappingCost, capacity_words, evaluate
-from dse.mapping.descent import search
+from dse.mapping.descent import search_space
 from dse.mapping.energy import AccessEnergy, access_energy
-from dse.mapping.mapping import Mapping, TemporalLevel
+from dse.mapping.mapping import Mapping
+from dse.mapping.prepare import Weights
 from dse.mapping.problem import Problem
-from dse.mapping.space import Keeps, SearchProblem, build
+from dse.mapping.space import Keeps, SearchProblem
 from dse.mapping.spatial import Constraints, Unrolling, unrollings
-from dse.mapping.tables import OBJECTIVES, Floats, Ints, State, Tables, cycles_of, keys, worse
+from dse.mapping.tables import OBJECTIVES, RAMP_STEPS, Floats, Ints, keys, worse
 
 #: Relative difference at which kernel and cost model may not disagree.
 _AGREEMENT = 1e-9
@@ -95,7 +95,8 @@ def best_mapping(
     incumbent, spaces, evaluated = found
     if incumbent.unrolling is None or incumbent.keeps is None:
         raise _nothing_fits(setting, rules, search_bypass, cycles_below)
-    mapping = _mapping_of(setting, incumbent)
+    tiles = [setting.tile(incumbent.unrolling, [int(e) for e in row]) for row in incumbent.tiles]
+    mapping = setting.mapping(incumbent.unrolling, incumbent.keeps, tiles, [int(o) for o in incumbent.orders])
     cost = evaluate(problem, arch, mapping, mode=mode, energy=setting.energy)
     if abs(cost.cycles - incumbent.best[3]) > 1 or (
         objective != "traffic" and abs(cost.energy_pj / incumbent.best[2] - 1) > _AGREEMENT
@@ -175,132 +176,36 @@ def _search_all(
         np.zeros(max(1, levels - 1), np.int64),
     )
     number = OBJECTIVES.index(setting.objective)
-    bypasses = bypass_choices(setting.problem, setting.arch, rules, search_bypass)
     spaces = evaluated = 0
-    floor = _energy_floor(setting)
-    macs_per_cycle = setting.arch.compute.macs_per_cycle
-    for units, group in groupby(unrollings(setting.problem, setting.arch, rules), key=_units):
-        fewest = setting.problem.macs / units / macs_per_cycle
-        if worse(number, floor, fewest, incumbent.best[0], incumbent.best[1]):
+    choices = unrollings(setting.problem, setting.arch, rules)
+    bypasses = bypass_choices(setting.problem, setting.arch, rules, search_bypass)
+    for energy, cycles, u, keeps, weights in _spaces(setting, choices, bypasses):
+        if cycles >= cycles_below or worse(number, energy, cycles, incumbent.best[0], incumbent.best[1]):
             continue
-        for bound, _, unrolling, keeps, tables in _spaces(setting, list(group), bypasses):
-            if bound[1] >= cycles_below or worse(number, *bound, incumbent.best[0], incumbent.best[1]):
-                continue
-            before = incumbent.best[:4].copy()
-            spaces += 1
-            evaluated += _search_space(tables, number, incumbent)
-            if not np.array_equal(before, incumbent.best[:4]):
-                incumbent.unrolling, incumbent.keeps = unrolling, keeps
+        before = incumbent.best[:4].copy()
+        _, tried = search_space(
+            setting.tables(weights, u, keeps), RAMP_STEPS, number, incumbent.best, incumbent.tiles, incumbent.orders
+        )
+        spaces, evaluated = spaces + 1, evaluated + int(tried)
+        if not np.array_equal(before, incumbent.best[:4]):
+            incumbent.unrolling, incumbent.keeps = choices[u], keeps
     return incumbent, spaces, evaluated
 
 
-def _units(unrolling: Unrolling) -> int:
-    return math.prod(math.prod(factors) for factors in unrolling)
-
-
-_Space = tuple[tuple[float, float], int, Unrolling, Keeps, Tables]
-
-
-def _spaces(setting: SearchProblem, choices: list[Unrolling], bypasses: list[Keeps]) -> list[_Space]:
-    """Spaces with (least energy, least cycles), the most promising first."""
+def _spaces(
+    setting: SearchProblem, choices: list[Unrolling], bypasses: list[Keeps]
+) -> list[tuple[float, float, int, Keeps, Weights]]:
+    """Spaces with their least energy and cycles, the most promising first."""
     number = OBJECTIVES.index(setting.objective)
-    found: list[_Space] = []
-    for unrolling in choices:
-        for keeps in bypasses:
-            tables = build(setting, unrolling, keeps)
-            if tables is not None:
-                bound = (_least_energy(setting, tables), cycles_of(tables, tables.constant, 0.0))
-                found.append((bound, len(found), unrolling, keeps, tables))
-    return sorted(found, key=lambda item: (keys(number, *item[0]), item[1]))
-
-
-def _energy_floor(setting: SearchProblem) -> float:
-    """Energy of the MACs alone, whatever the mapping."""
-    energy = setting.problem.macs * setting.energy.mac_pj
-    return 0.0 if setting.objective == "traffic" else energy
-
-
-def _least_energy(setting: SearchProblem, tables: Tables) -> float:
-    """Energy of what is fixed, and of every word entering every level once."""
-    least = float(tables.constant[0])
-    for tensor, access in enumerate(setting.problem.tensors):
-        whole = access.words(setting.problem.bounds)
-        for level in range(1, tables.kept.shape[1]):
-            if tables.kept[tensor, level] and not any(len(axis) > 1 for axis in access.axes):
-                per_instance = whole / math.prod(
-                    int(tables.spin[0, d] // tables.spin[level, d])
-                    for d in range(tables.number.shape[0])
-                    if tables.indexes[tensor, d]
-                )
-                least += per_instance * float(tables.own[0, tensor, level] + tables.shared[0, tensor, level])
-    return least
-
-
-def _search_space(tables: Tables, objective: int, incumbent: _Incumbent) -> int:
-    levels = tables.kept.shape[1]
-    tensors, dims = tables.axis_of.shape
-    lattice = int(np.prod(tables.number))
-    here, inside = np.zeros((levels, lattice)), np.zeros((levels, lattice))
-    for level in range(levels - 1, 0, -1):
-        level_bound(tables, level, here[level])
-        here[level] += inside[level]
-        inside[level - 1] = here[level]
-        least_inside(tables, inside[level - 1])
-    cycles = cycles_of(tables, tables.constant, 0.0)
-    full = lattice - 1
-    if worse(objective, float(tables.constant[0] + inside[0, full]), cycles, *incumbent.best[:2]):
-        return 0
-    state = State(
-        np.zeros((levels, dims), np.int64),
-        np.zeros((levels, tables.constant.shape[0])),
-        np.zeros(levels),
-        np.ones((levels, tensors)),
-        np.ones((levels, tensors)),
-        np.full((levels, tensors), -1, np.int64),
-        np.zeros((levels, tensors), np.int64),
-        np.ones(levels),
-    )
-    state.tiles[0] = tables.number - 1
-    state.rows[0] = tables.constant
-    if levels == 1:
-        return _single_level(tables, objective, incumbent)
-    _, evaluated = search(tables, state, inside, here, objective, incumbent.best, incumbent.tiles, incumbent.orders)
-    return int(evaluated)
-
-
-def _single_level(tables: Tables, objective: int, incumbent: _Incumbent) -> int:
-    energy, cycles = float(tables.constant[0]), math.ceil(cycles_of(tables, tables.constant, 0.0) - 1e-9)
-    if cycles < incumbent.best[4] and not worse(objective, energy, cycles, *incumbent.best[:2]):
-        incumbent.best[:4] = (*keys(objective, energy, cycles), energy, cycles)
-        incumbent.tiles[0] = tables.number - 1
-    return 1
-
-
-def _mapping_of(setting: SearchProblem, incumbent: _Incumbent) -> Mapping:
-    assert incumbent.unrolling is not None
-    assert incumbent.keeps is not None
-    problem, arch = setting.problem, setting.arch
-    left = [problem.bounds[d] // math.prod(f[d] for f in incumbent.unrolling) for d in setting.live]
-    tables = [[n for n in range(1, whole + 1) if whole % n == 0] for whole in left]
-    temporal = []
-    for k, level in enumerate(arch.levels):
-        last = k == len(arch.levels) - 1
-        inner = [1 if last else tables[i][int(incumbent.tiles[k + 1, i])] for i in range(len(left))]
-        factors = {i: whole // part for i, (whole, part) in enumerate(zip(left, inner, strict=True))}
-        order = range(len(left)) if last else setting.classes[0][int(incumbent.orders[k])].order
-        loops = tuple((problem.dims[setting.live[i]], factors[i]) for i in reversed(order) if factors[i] > 1)
-        bypass = frozenset(
-            tensor.role
-            for t, tensor in enumerate(problem.tensors)
-            if tensor.role in level.holds and not incumbent.keeps[k][t]
-        )
-        temporal.append(TemporalLevel(level.name, loops, bypass))
-        left = inner
-    spatial = {
-        axis.name: tuple((problem.dims[d], n) for d, n in enumerate(factors) if n > 1)
-        for axis, factors in zip(arch.axes, incumbent.unrolling, strict=True)
-    }
-    return Mapping(tuple(temporal), spatial)
+    found: list[tuple[float, float, int, Keeps, Weights]] = []
+    for keeps in bypasses:
+        weights = setting.weights(choices, keeps)
+        ports = np.maximum(weights.compute_cycles, weights.least[:, 1:].max(axis=1, initial=0.0))
+        found += [
+            (float(weights.least[u, 0]), float(ports[u]), u, keeps, weights)
+            for u in np.flatnonzero(weights.valid).tolist()
+        ]
+    return sorted(found, key=lambda item: keys(number, item[0], item[1]))
 
 
 def _nothing_fits(setting: SearchProblem, rules: Constraints, search_bypass: bool, cycles_below: float) -> Exception:

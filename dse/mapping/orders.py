@@ -32,7 +32,7 @@ def order_classes(signature: Signature, present: frozenset[int]) -> tuple[OrderC
     """The classes of orders of the `present` dims."""
     found: dict[object, OrderClass] = {}
     for order in _candidates(signature, present, frozenset(range(len(signature))), ()):
-        made = _class_of(signature, order)
+        made = class_of(signature, order)
         found.setdefault((made.rests, _halos(signature, made)), made)
     classes = list(found.values())
     return tuple(a for a in classes if not any(b is not a and _beats(signature, b, a) for b in classes))
@@ -56,7 +56,8 @@ def _candidates(
             yield from _candidates(signature, left - {dim}, active - stopped, (*order, dim))
 
 
-def _class_of(signature: Signature, order: tuple[int, ...]) -> OrderClass:
+def class_of(signature: Signature, order: tuple[int, ...]) -> OrderClass:
+    """What an order, innermost dim first, does to every tensor."""
     rests, stops = [], []
     for indexing, _ in signature:
         place = next((i for i, dim in enumerate(order) if dim in indexing), len(order))

@@ -22,6 +22,8 @@ Array = npt.NDArray[Any]
 OBJECTIVES = ("energy", "latency", "edp", "ed2p", "traffic")
 #: Relative distance within which a bound counts as equal to the incumbent.
 TOLERANCE = 1e-12
+#: Steps of ramp cycles that bounds tell apart, as shares of the compute cycles; a step stands for its lower end.
+RAMP_STEPS = np.array([0.0, *(0.001 * 1.7**i for i in range(11))])
 
 
 class Tables(NamedTuple):
@@ -32,7 +34,8 @@ class Tables(NamedTuple):
     [t, d], `axes` [t]; `kept`, `own`, `shared`, `constant` and `ramp_up`, `ramp_down` [t, l] as the module says;
     `diagonal[t, l, j]` = (dim, dim, copies, copies, coefficient, coefficient, level) of sliding windows over copies,
     `diagonals[t, l]` how many; `last_known[t]` the level at which the compute units' distinct copies are known;
-    `width`, `limit`, `together` of the capacity check; `class_*` of the loop orders by mask of present dims.
+    `width`, `limit`, `together` of the capacity check; `class_*` of the loop orders, `class_first[k, mask]` where
+    those of a block and a mask of present dims begin.
     """
 
     div: Ints
@@ -44,7 +47,6 @@ class Tables(NamedTuple):
     axis_of: Ints
     coefficient: Ints
     axes: Ints
-    indexes: Array
     kept: Array
     own: Floats
     shared: Floats
@@ -62,6 +64,44 @@ class Tables(NamedTuple):
     class_stop: Ints
     steps: float
     compute_cycles: float
+
+
+class Grid(NamedTuple):
+    """What is known of every tile of the lattice before the search, [level, tile].
+
+    `words`, `distinct` [level, tile, t] of a tile and its copies, `extent` [level, tile, t, axis]; `ramp` the cycles of
+    its level's ramp; `outside` [tile] the steps in time around it; `here`, `inside` [level, tile, step of ramp] the
+    least energy of what moves into the level and further in, or only further in, when the ramp further in takes no
+    more than that step, which begins at `ramp_edge` cycles. `exact[level, t]`: `distinct` depends on nothing but the
+    tile. `sweep`, `stay` [level, tile, t] bound words that a tile further out moves into this level: at least `sweep`
+    when loops inside that tile move the tensor, else `stay` every time that the tensor enters that tile (infinite
+    where it does not fit); `price` [level, t] of a word.
+    """
+
+    words: Floats
+    extent: Ints
+    distinct: Floats
+    exact: Array
+    ramp: Floats
+    outside: Floats
+    here: Floats
+    inside: Floats
+    ramp_edge: Floats
+    sweep: Floats
+    stay: Floats
+    price: Floats
+
+
+class State(NamedTuple):
+    """The search's stack by depth: tiles, rows, ramp, and per tensor the loop it stops at and what lies around it."""
+
+    tiles: Ints
+    rows: Floats
+    ramp: Floats
+    around: Floats
+    trips: Floats
+    stop: Ints
+    step: Ints
 
 
 @njit(cache=True)
@@ -84,22 +124,29 @@ def keys(objective: int, energy: float, cycles: float) -> tuple[float, float]:
 
 
 @njit(cache=True)
-def cycles_of(t: Any, row: Floats, ramp: float) -> float:
-    """Cycles from the rows of the ports and the ramp, not rounded."""
-    busiest = t.compute_cycles
-    for q in range(1, row.shape[0]):
-        busiest = max(busiest, row[q])
-    return float(busiest + ramp)
+def hopeless(
+    objective: int, energy: float, cycles: float, inside: Floats, edge: Floats, floor: float, best: Floats
+) -> bool:
+    """Whether nothing inside can beat the incumbent.
+
+    `inside[b]` is the least energy there with a ramp from `edge[b]` cycles, `floor` that with any ramp.
+    """
+    last = inside.shape[0] - 1
+    if inside[last] == np.inf or worse(objective, energy + max(floor, inside[last]), cycles, best[0], best[1]):
+        return True
+    for b in range(last + 1):
+        if inside[b] < np.inf and not worse(
+            objective, energy + max(floor, inside[b]), cycles + edge[b], best[0], best[1]
+        ):
+            return False
+    return True
 
 
-class State(NamedTuple):
-    """The search's stack by depth: tiles, rows, ramp, and per tensor the loop it stops at and what lies around it."""
-
-    tiles: Ints
-    rows: Floats
-    ramp: Floats
-    around: Floats
-    trips: Floats
-    stop: Ints
-    step: Ints
-    outside: Floats
+@njit(cache=True)
+def promise(objective: int, energy: float, cycles: float, inside: Floats, edge: Floats, floor: float) -> float:
+    """Lower bound of the first key for the best of what is inside."""
+    least = np.inf
+    for b in range(inside.shape[0]):
+        if inside[b] < np.inf:
+            least = min(least, keys(objective, energy + max(floor, inside[b]), cycles + edge[b])[0])
+    return float(least)

@@ -142,15 +142,29 @@ def test_tiles_beyond_a_level_name_it_and_the_excess() -> None:
         evaluate(GEMM, two_levels(capacity_bytes=64, double_buffered=True, shared=False), mapped("", "M6 N4 K10"))
 
 
-def test_prices_need_the_tables_node_or_stand_in_the_file() -> None:
+def test_prices_come_from_the_tables_at_node_and_supply_or_stand_in_the_file() -> None:
     arch = two_levels()
-    with pytest.raises(ConfigError, match="tables hold 45 nm, not 65 nm"):
-        access_energy(arch.model_copy(update={"node_nm": 65}))
     with pytest.raises(ConfigError, match="sram without capacity"):
         access_energy(two_levels(capacity_bytes=None))
     prices = access_energy(two_levels(read_energy_pj=3))
     assert prices.read_pj[1] == 3
     assert math.isclose(prices.read_pj[0], 64.0)  # 8 bits of LPDDR4 at 8 pJ
+    small, low = (access_energy(arch.model_copy(update=change)) for change in ({"node_nm": 22}, {"vdd": 0.7}))
+    here = access_energy(arch)
+    for other in (small, low):
+        assert other.mac_pj < here.mac_pj
+        assert other.read_pj[1] < here.read_pj[1]
+        assert other.read_pj[0] == here.read_pj[0]  # external memory has a supply of its own
+    replaced = access_energy(arch.model_copy(update={"prices": (("multiply8_energy_aladdin", 0.2),)}))
+    assert math.isclose(here.mac_pj - replaced.mac_pj, 0.79 - 0.2)
+
+
+def test_operand_registers_are_paid_at_every_mac() -> None:
+    arch = two_levels()
+    compute = arch.compute.model_copy(update={"operand_registers": True})
+    more = access_energy(arch.model_copy(update={"compute": compute})).mac_pj - access_energy(arch).mac_pj
+    bits = compute.input_bits + compute.weight_bits + compute.accumulator_bits
+    assert math.isclose(more, 2 * 0.009 * bits)  # a read and a write of every bit
 
 
 def test_errors_derive_from_ours() -> None:
