@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from dse.program.dependences import FROM_START, filling_tasks
+from dse.program.dependences import FROM_START
 from dse.program.taskgraph import TaskGraph, Timeline
-from dse.sim.wellformed import check_graph, deadlock
+from dse.sim.precedence import finish_cycle, grouped, standing_error, waits_by_task
+from dse.sim.wellformed import check_graph
 
 IntArray = npt.NDArray[np.int64]
 
@@ -33,39 +34,20 @@ def simulate_a(graph: TaskGraph) -> Timeline:
     Source: equal, task by task, to the independent level C (tests/property/test_levels.py).
     """
     check_graph(graph)
-    filled_by = filling_tasks(graph.waits, graph.signals, graph.initial)
-    task_order, engine_begin = _grouped(graph.engine, len(graph.engines))
-    wait_order, wait_begin = _grouped(graph.waits[:, 0], graph.tasks)
+    task_order, engine_begin = grouped(graph.engine, len(graph.engines))
+    filled_by, wait_begin = waits_by_task(graph)
     start, end, position = _recurrence(
         task_order,
         engine_begin,
         np.ascontiguousarray(graph.issue_cycles, np.int64),
         np.ascontiguousarray(graph.duration_cycles, np.int64),
-        filled_by[wait_order],
+        filled_by,
         wait_begin,
     )
     if (position < engine_begin[1:]).any():
-        raise _deadlock(graph, filled_by, end, [int(task_order[p]) for p in position[position < engine_begin[1:]]])
-    used = engine_begin[1:] > engine_begin[:-1]
-    last = np.zeros(len(graph.engines), np.int64)
-    last[used] = end[task_order[engine_begin[1:][used] - 1]]
-    total = int((last + graph.final_cycles).max(initial=0))
-    return Timeline(graph, start, end, total, "A")
-
-
-def _grouped(group: IntArray, groups: int) -> tuple[IntArray, IntArray]:
-    """Rows sorted by group, stably, and where each group begins: int64, shapes (rows,), (groups + 1,)."""
-    order = np.argsort(group, kind="stable").astype(np.int64)
-    return order, np.searchsorted(group[order], np.arange(groups + 1)).astype(np.int64)
-
-
-def _deadlock(graph: TaskGraph, filled_by: IntArray, end: IntArray, tasks: list[int]) -> Exception:
-    stuck = []
-    for task in tasks:
-        rows = np.flatnonzero(graph.waits[:, 0] == task)
-        missing = [r for r in rows if filled_by[r] != FROM_START and (filled_by[r] < 0 or end[filled_by[r]] < 0)]
-        stuck.append((task, [int(graph.waits[r, 1]) for r in missing]))
-    return deadlock(graph, stuck)
+        standing = [int(task_order[p]) for p in position[position < engine_begin[1:]]]
+        raise standing_error(graph, end, standing)
+    return Timeline(graph, start, end, finish_cycle(graph, end, task_order, engine_begin), "A")
 
 
 @njit(cache=True)
@@ -100,7 +82,7 @@ def _recurrence(
             time = previous_end[engine] + issue[task]
             for row in range(wait_begin[task], wait_begin[task + 1]):
                 source = filled_by[row]
-                if source == -1:
+                if source == FROM_START:
                     continue
                 if source < 0 or end[source] < 0:
                     running = False

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import simpy
 from simpy.events import EventPriority
-from simpy.resources.resource import Request
 
-from dse.program.taskgraph import TaskGraph, Timeline
+from dse.program.taskgraph import Arbitration, TaskGraph, Timeline
 from dse.sim.wellformed import check_graph, deadlock
 
 Process = Generator[simpy.Event, Any, None]
@@ -36,37 +35,81 @@ class _Semaphore:
         self.bell = self._env.event()
 
 
+class _Request:
+    """A transfer that a resource has still to serve; `done` comes when it is through."""
+
+    def __init__(self, env: simpy.Environment, engine: int, task: int, cycles: int) -> None:
+        self.engine, self.task, self.left, self.since = engine, task, cycles, 0
+        self.done = env.event()
+
+
 class _SharedResource:
-    """A resource that serves one task at a time: older requests first, in the same cycle the lower engine."""
+    """Serves one request at a time, piece by piece, and chooses anew behind each piece."""
 
-    def __init__(self, env: simpy.Environment) -> None:
-        self._env, self._resource = env, simpy.Resource(env)
-        self._asked: list[tuple[int, simpy.Event]] = []
+    def __init__(self, env: simpy.Environment, rule: Arbitration, engines: int) -> None:
+        self._env, self._rule, self._engines = env, rule, engines
+        self._waiting: list[_Request] = []
+        self._busy = self._called = False
+        self._last_engine = -1
+        self.served: list[list[int]] = []
 
-    def granted(self, engine: int) -> simpy.Event:
-        """An event that comes with the resource's request as value once the engine may use it."""
-        grant = self._env.event()
-        if not self._asked:
-            arbitration = self._env.event()
-            arbitration._ok = True
-            arbitration._value = None
-            arbitration.callbacks.append(self._arbitrate)
-            self._env.schedule(arbitration, priority=_LAST_IN_CYCLE)
-        self._asked.append((engine, grant))
-        return grant
+    def request(self, engine: int, task: int, cycles: int) -> simpy.Event:
+        """An event that comes when a transfer has been served."""
+        request = _Request(self._env, engine, task, cycles)
+        self._join(request)
+        return request.done
+
+    def _join(self, request: _Request) -> None:
+        request.since = int(self._env.now)
+        self._waiting.append(request)
+        self._call_arbiter()
+
+    def _call_arbiter(self) -> None:
+        if self._called:
+            return
+        self._called = True
+        arbitration = self._env.event()
+        arbitration._ok = True
+        arbitration._value = None
+        arbitration.callbacks.append(self._arbitrate)
+        self._env.schedule(arbitration, priority=_LAST_IN_CYCLE)
 
     def _arbitrate(self, _: simpy.Event) -> None:
-        asked, self._asked = sorted(self._asked, key=lambda entry: entry[0]), []
-        for _engine, grant in asked:
-            self._env.process(self._queue(grant))
+        self._called = False
+        if self._busy or not self._waiting:
+            return
+        by_age = sorted(self._waiting, key=lambda request: (request.since, request.engine))
+        seen = by_age[: self._rule.window] if self._rule.window else by_age
+        if self._rule.policy == "fifo":
+            chosen = seen[0]
+        elif self._rule.policy == "priority":
+            chosen = min(seen, key=lambda request: request.engine)
+        else:
+            chosen = min(seen, key=lambda request: (request.engine - self._last_engine - 1) % self._engines)
+        self._waiting.remove(chosen)
+        self._busy = True
+        self._env.process(self._serve(chosen))
 
-    def _queue(self, grant: simpy.Event) -> Process:
-        request = self._resource.request()
-        yield request
-        grant.succeed(request)
+    def _serve(self, request: _Request) -> Process:
+        piece = min(request.left, self._rule.chunk_cycles) if self._rule.chunk_cycles else request.left
+        switched = self._last_engine >= 0 and self._last_engine != request.engine
+        self._last_engine = request.engine
+        begin = int(self._env.now)
+        yield self._env.timeout(piece + (self._rule.switch_cycles if switched else 0))
+        self._note(request.task, begin, int(self._env.now))
+        self._busy = False
+        request.left -= piece
+        if request.left:
+            self._join(request)
+        else:
+            request.done.succeed()
+            self._call_arbiter()
 
-    def release(self, request: Request) -> None:
-        self._resource.release(request)
+    def _note(self, task: int, begin: int, end: int) -> None:
+        if self.served and self.served[-1][0] == task and self.served[-1][2] == begin:
+            self.served[-1][2] = end
+        else:
+            self.served.append([task, begin, end])
 
 
 class _Run:
@@ -76,7 +119,12 @@ class _Run:
         self.graph = graph
         self.env = simpy.Environment(initial_time=0)
         self.semaphores = [_Semaphore(self.env, int(count)) for count in graph.initial]
-        self.resources = [_SharedResource(self.env) for _ in graph.resources]
+        self.resources = [
+            _SharedResource(self.env, graph.rule(number), len(graph.engines)) for number in range(len(graph.resources))
+        ]
+        self.transfers: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for task, resource, cycles in graph.all_transfers().tolist():
+            self.transfers[task].append((resource, cycles))
         self.waits: dict[int, list[tuple[int, int]]] = defaultdict(list)
         self.signals: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for table, rows in ((self.waits, graph.waits), (self.signals, graph.signals)):
@@ -111,16 +159,13 @@ class _Run:
         return [semaphore for semaphore, amount in self.waits[task] if self.semaphores[semaphore].count < amount]
 
     def execute(self, engine: int, task: int) -> Process:
-        """The duration of a task; its service comes first, once the shared resource is granted."""
-        duration, service = int(self.graph.duration_cycles[task]), int(self.graph.service_cycles[task])
-        number = int(self.graph.resource[task])
-        if number < 0 or service == 0:
+        """The duration of a task; its transfers come first, side by side."""
+        duration, mine = int(self.graph.duration_cycles[task]), self.transfers[task]
+        if not mine:
             yield self.env.timeout(duration)
             return
-        request = yield self.resources[number].granted(engine)
-        yield self.env.timeout(service)
-        self.resources[number].release(request)
-        yield self.env.timeout(duration - service)
+        yield self.env.all_of([self.resources[number].request(engine, task, cycles) for number, cycles in mine])
+        yield self.env.timeout(duration - max(cycles for _, cycles in mine))
 
     def signal(self, task: int) -> Process:
         """Signals given at a task's end are seen one cycle later."""
@@ -132,12 +177,12 @@ class _Run:
 def simulate_c(graph: TaskGraph) -> Timeline:
     """Times of every task of a graph, in cycles, shared resources included.
 
-    A task on a shared resource starts when its semaphores hold, is served for `service_cycles` once the resource
-    is its own, and ends its remaining cycles later.
+    A task with transfers starts when its semaphores hold, requests them all, and ends its remaining cycles after the
+    last was served.
 
     Returns
     -------
-    Timeline of level "C".
+    Timeline of level "C", with the service of every shared resource.
 
     Raises
     ------
@@ -150,4 +195,6 @@ def simulate_c(graph: TaskGraph) -> Timeline:
     run.env.run()
     if run.standing:
         raise deadlock(graph, [(task, run.missing(task)) for task in run.standing.values()])
-    return Timeline(graph, run.start, run.end, run.total, "C")
+    served = [(number, *row) for number, resource in enumerate(run.resources) for row in resource.served]
+    service = np.array(served, np.int64).reshape(-1, 4)
+    return Timeline(graph, run.start, run.end, run.total, "C", service=service)

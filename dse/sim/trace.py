@@ -1,6 +1,7 @@
 """A timeline as Chrome trace JSON: it opens in Perfetto (ui.perfetto.dev) and in chrome://tracing.
 
-One track an engine with a slice a task; one counter a shared resource with its busy fraction over time.
+One track an engine with a slice a task; one counter a shared resource with its busy fraction over time, and, from
+the levels that model sharing, one track a resource with a slice for every stretch of service.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ IntArray = npt.NDArray[np.int64]
 
 #: Samples of each resource counter over the whole run.
 COUNTER_SAMPLES = 256
-_PROCESS = 1
+_PROCESS, _RESOURCES = 1, 2
 
 
 def perfetto_trace(timeline: Timeline, clock_mhz: float) -> dict[str, Any]:
@@ -41,6 +42,8 @@ def perfetto_trace(timeline: Timeline, clock_mhz: float) -> dict[str, Any]:
         events += _slices(timeline, number, clock_mhz)
     for number, resource in enumerate(graph.resources):
         events += _counter(timeline, number, resource, clock_mhz)
+    if timeline.service is not None and len(timeline.service):
+        events += _services(timeline, clock_mhz)
     return {
         "traceEvents": events,
         "displayTimeUnit": "ns",
@@ -52,12 +55,35 @@ def perfetto_trace(timeline: Timeline, clock_mhz: float) -> dict[str, Any]:
     }
 
 
-def _metadata(kind: str, thread: int, name: str) -> dict[str, Any]:
-    return {"ph": "M", "pid": _PROCESS, "tid": thread, "name": kind, "args": {"name": name}}
+def _metadata(kind: str, thread: int, name: str, process: int = _PROCESS) -> dict[str, Any]:
+    return {"ph": "M", "pid": process, "tid": thread, "name": kind, "args": {"name": name}}
+
+
+def _services(timeline: Timeline, clock_mhz: float) -> list[dict[str, Any]]:
+    """A process of its own with a track a shared resource; slices are named by the engine that is served."""
+    graph = timeline.graph
+    events = [_metadata("process_name", 0, "shared resources", _RESOURCES)]
+    events += [_metadata("thread_name", number + 1, name, _RESOURCES) for number, name in enumerate(graph.resources)]
+    assert timeline.service is not None
+    for resource, task, begin, end in timeline.service.tolist():
+        events.append(
+            {
+                "ph": "X",
+                "pid": _RESOURCES,
+                "tid": resource + 1,
+                "ts": begin / clock_mhz,
+                "dur": (end - begin) / clock_mhz,
+                "name": graph.engines[graph.engine[task]],
+                "cat": "service",
+                "args": {"task": task, "start_cycle": begin, "cycles": end - begin},
+            }
+        )
+    return events
 
 
 def _slices(timeline: Timeline, engine: int, clock_mhz: float) -> list[dict[str, Any]]:
     graph = timeline.graph
+    contended = timeline.contended_cycles()
     events = []
     previous_end = 0
     for task in np.flatnonzero(graph.engine == engine).tolist():
@@ -82,6 +108,7 @@ def _slices(timeline: Timeline, engine: int, clock_mhz: float) -> list[dict[str,
                     "start_cycle": start,
                     "cycles": end - start,
                     "waited_cycles": waited,
+                    "contended_cycles": int(contended[task]),
                 },
             }
         )
@@ -105,12 +132,16 @@ def _counter(timeline: Timeline, resource: int, name: str, clock_mhz: float) -> 
 def busy_until(timeline: Timeline, resource: int, cycle: IntArray) -> IntArray:
     """Cycles that a resource has served before each given cycle: int64, shape of `cycle`.
 
-    A task is served from its end minus its duration on: with contention it starts earlier and waits.
+    A level that does not model sharing serves each transfer from the start of its task on.
     """
-    graph = timeline.graph
-    mine = graph.resource == resource
-    begin = np.sort((timeline.end - graph.duration_cycles)[mine])
-    finish = np.sort((timeline.end - graph.duration_cycles + graph.service_cycles)[mine])
+    if timeline.service is None:
+        rows = timeline.graph.all_transfers()
+        rows = rows[rows[:, 1] == resource]
+        begin = np.sort(timeline.start[rows[:, 0]])
+        finish = np.sort(timeline.start[rows[:, 0]] + rows[:, 2])
+    else:
+        rows = timeline.service[timeline.service[:, 0] == resource]
+        begin, finish = np.sort(rows[:, 2]), np.sort(rows[:, 3])
     return _area(begin, cycle) - _area(finish, cycle)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.core.errors import InvariantError
-from dse.program.taskgraph import TaskGraph
+from dse.program.taskgraph import POLICIES, TaskGraph
 
 IntArray = npt.NDArray[np.int64]
 
@@ -21,6 +21,7 @@ def check_graph(graph: TaskGraph) -> None:
     InvariantError: names the first task or semaphore that breaks a rule.
     """
     _check_tasks(graph)
+    _check_transfers(graph)
     for name, table in (("waits", graph.waits), ("signals", graph.signals)):
         _check_table(graph, name, table)
     if (graph.initial < 0).any():
@@ -43,6 +44,35 @@ def _check_tasks(graph: TaskGraph) -> None:
     if longer.any():
         task = int(np.argmax(longer))
         raise InvariantError(f"task {task} occupies its resource beyond its own duration")
+
+
+def _check_transfers(graph: TaskGraph) -> None:
+    extra = graph.transfers
+    if len(extra):
+        if extra.ndim != 2 or extra.shape[1] != 3:
+            raise InvariantError(f"transfers has shape {extra.shape}; (n, 3) is expected")
+        _check_range("transfers: task", extra[:, 0], 0, graph.tasks)
+        _check_range("transfers: resource", extra[:, 1], 0, len(graph.resources))
+        if (extra[:, 2] < 1).any():
+            task, _, cycles = extra[int(np.argmax(extra[:, 2] < 1))]
+            raise InvariantError(f"transfers: task {task} is served {cycles} cycles; the least is 1")
+        longer = extra[:, 2] > graph.duration_cycles[extra[:, 0]]
+        if longer.any():
+            task = int(extra[int(np.argmax(longer)), 0])
+            raise InvariantError(f"task {task} occupies its resource beyond its own duration")
+        rows = graph.all_transfers()
+        pairs = np.sort(rows[:, 0] * len(graph.resources) + rows[:, 1])
+        twice = pairs[1:] == pairs[:-1]
+        if twice.any():
+            task, resource = divmod(int(pairs[int(np.argmax(twice))]), len(graph.resources))
+            raise InvariantError(f"transfers: task {task} uses resource {resource} twice")
+    if len(graph.arbitration) not in (0, len(graph.resources)):
+        raise InvariantError(f"{len(graph.arbitration)} arbitrations for {len(graph.resources)} resources")
+    for name, rule in zip(graph.resources, graph.arbitration, strict=False):
+        if rule.policy not in POLICIES:
+            raise InvariantError(f"resource {name}: policy {rule.policy!r} is none of {', '.join(POLICIES)}")
+        if min(rule.chunk_cycles, rule.window, rule.switch_cycles) < 0:
+            raise InvariantError(f"resource {name}: {rule} has a negative number; the least is 0")
 
 
 def _check_table(graph: TaskGraph, name: str, table: IntArray) -> None:

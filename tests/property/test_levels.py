@@ -138,7 +138,7 @@ def assert_equal(found: Timeline, start: list[int], end: list[int], cycles: int)
     assert found.total_cycles == cycles
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(seeds)
 def test_a_equals_c_when_nothing_is_shared(seed: int) -> None:
     graph = random_graph(seed)
