@@ -55,11 +55,11 @@ def choose(layer: Layer, machine: Machine, objective: str, gather_allowed: bool)
     ------
     InfeasibleError: not even the smallest tile fits; names the memory.
     """
-    key = _MachineKey(machine)
-    return _choose(layer.shape_key(), _LayerKey(layer), key, objective, gather_allowed)
+    key = MachineKey(machine)
+    return _choose(layer.shape_key(), LayerKey(layer), key, objective, gather_allowed)
 
 
-class _LayerKey:
+class LayerKey:
     """Carries the layer through the cache; compared by shape only."""
 
     def __init__(self, layer: Layer) -> None:
@@ -69,26 +69,29 @@ class _LayerKey:
         return hash(self.layer.shape_key())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _LayerKey) and other.layer.shape_key() == self.layer.shape_key()
+        return isinstance(other, LayerKey) and other.layer.shape_key() == self.layer.shape_key()
 
 
-class _MachineKey:
+class MachineKey:
+    """Carries the machine through the cache; compared by what tilings and their cycles depend on."""
+
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.key = (
             machine.rows, machine.columns, machine.dataflow, machine.weight_bits, machine.vector_lanes,
             machine.memory_bytes_per_cycle, machine.memory_latency_cycles, tuple(machine.words.items()),
+            machine.requantize, machine.descriptors,
         )  # fmt: skip
 
     def __hash__(self) -> int:
         return hash(self.key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _MachineKey) and other.key == self.key
+        return isinstance(other, MachineKey) and other.key == self.key
 
 
 @lru_cache(maxsize=4096)
-def _choose(_: object, layer_key: _LayerKey, key: _MachineKey, objective: str, gather_allowed: bool) -> Tiling:
+def _choose(_: object, layer_key: LayerKey, key: MachineKey, objective: str, gather_allowed: bool) -> Tiling:
     layer, machine = layer_key.layer, key.machine
     reductions = [direct(layer, machine.rows)]
     gathered = gather(layer, machine.rows) if gather_allowed else None

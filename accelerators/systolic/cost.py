@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
+from accelerators.systolic.element_cost import element_area_um2, element_events, element_memories, element_violations
 from accelerators.systolic.hardware import SystolicHardware, machine
 from accelerators.systolic.structure import (
     ACCUMULATOR_BITS,
@@ -33,6 +34,7 @@ from dse.program.tile.isa import DESCRIPTOR_BYTES, ENGINES, LOOP_DEPTH, MemoryId
 from dse.tech import (
     OperatingPoint,
     SramCost,
+    Technology,
     add_pj,
     control_gates,
     dram_pj_per_byte,
@@ -48,7 +50,6 @@ from dse.tech import (
     pipeline_gates,
     requantizer_gates,
     sram,
-    value,
 )
 
 MAX_WORDS = 1 << 16
@@ -96,6 +97,11 @@ class EventCounts:
     memory_read_bytes: int = 0
     memory_write_bytes: int = 0
     descriptors_fetched: int = 0
+    state_reads: int = 0
+    state_writes: int = 0
+    table_writes: int = 0
+    look_ups: int = 0
+    element_operations: int = 0
 
 
 def hardware_cost(hw: SystolicHardware) -> HardwareCost:
@@ -108,23 +114,23 @@ def hardware_cost(hw: SystolicHardware) -> HardwareCost:
     ------
     InfeasibleError: the clock is out of reach (`check_hardware` tells beforehand).
     """
-    critical = critical_path_ns(hw)
-    point = operating_point(hw.clock_mhz, critical)
+    tech, critical = hw.technology, critical_path_ns(hw)
+    point = operating_point(hw.clock_mhz, critical, tech)
     logic = _logic_area_um2(hw)
     memories = _memories(hw)
     bandwidth = 2 * hw.memory_gb_per_s  # read and write channel run at full rate side by side
     area = {**logic, **{name: cost.area_um2 for name, cost in memories.items()}}
-    area["memory_phy"] = phy_area_um2(hw.memory_standard, bandwidth)
+    area["memory_phy"] = phy_area_um2(hw.memory_standard, bandwidth, tech)
     for name, um2 in _memory_logic_area_um2(hw).items():
         area[name] += um2
         logic[name] = um2
-    static = {name: um2 * 1e-6 * value("logic_leakage") * point.leakage_scale for name, um2 in logic.items()}
+    static = {name: um2 * 1e-6 * tech.value("logic_leakage") * point.leakage_scale for name, um2 in logic.items()}
     for name, cost in memories.items():
         static[name] = static.get(name, 0.0) + cost.leakage_mw * point.leakage_scale
-    static["memory_phy"] = phy_static_mw(hw.memory_standard, bandwidth)
-    clock_pj = flip_flops(hw) * value("clock_pin_energy") * point.energy_scale
+    static["memory_phy"] = phy_static_mw(hw.memory_standard, bandwidth, tech)
+    clock_pj = flip_flops(hw) * tech.value("clock_pin_energy") * point.energy_scale
     static["clock_tree"] = clock_pj * hw.clock_mhz * 1e-3
-    return HardwareCost(area, static, max_clock_mhz(critical))
+    return HardwareCost(area, static, max_clock_mhz(critical, tech))
 
 
 def critical_path_ns(hw: SystolicHardware) -> float:
@@ -132,9 +138,10 @@ def critical_path_ns(hw: SystolicHardware) -> float:
 
     Reads take two cycles, memory then output register, so that an access must fit into one.
     """
-    slowest = max(cost.access_ns for cost in _memories(hw).values()) * value("sram_margin")
-    stages = (value("multiply_depth"), value("wide_multiply_depth"))
-    return max(slowest, *(logic_stage_ns(fo4) for fo4 in stages))
+    tech = hw.technology
+    slowest = max(cost.access_ns for cost in _memories(hw).values()) * tech.value("sram_margin")
+    stages = (tech.value("multiply_depth"), tech.value("wide_multiply_depth"))
+    return max(slowest, *(logic_stage_ns(fo4, tech) for fo4 in stages))
 
 
 def check_hardware(hw: SystolicHardware) -> list[Violation]:
@@ -149,11 +156,23 @@ def check_hardware(hw: SystolicHardware) -> list[Violation]:
     if width & (width - 1):
         best = min((1 << power for power in range(9)), key=lambda p: abs(p - width))
         violations.append(Violation("memory_bytes_per_cycle", width, best, "bytes", "must be a power of two"))
-    violations += _memory_violations(hw)
-    limit = max_clock_mhz(critical_path_ns(hw))
+    violations += _memory_violations(hw) + element_violations(hw)
+    supply = _supply_violation(hw)
+    if supply is not None:
+        return [*violations, supply]
+    limit = max_clock_mhz(critical_path_ns(hw), hw.technology)
     if hw.clock_mhz > limit:
         violations.append(Violation("clock_mhz", hw.clock_mhz, limit, "MHz", "smaller memories are faster"))
     return violations
+
+
+def _supply_violation(hw: SystolicHardware) -> Violation | None:
+    """A supply outside the range in which the scaling equations of the node hold."""
+    place = hw.technology.node
+    if hw.vdd is None or place.minimum_vdd <= hw.vdd <= place.maximum_vdd:
+        return None
+    bound = place.minimum_vdd if hw.vdd < place.minimum_vdd else place.maximum_vdd
+    return Violation("vdd", hw.vdd, bound, "V", f"range of {hw.node_nm:g} nm {hw.device}")
 
 
 def _memory_violations(hw: SystolicHardware) -> list[Violation]:
@@ -206,12 +225,14 @@ def unit_parts(hw: SystolicHardware) -> Mapping[str, Mapping[str, float]]:
     ------
     InfeasibleError: the clock is out of reach.
     """
-    point = operating_point(hw.clock_mhz, critical_path_ns(hw))
+    tech = hw.technology
+    point = operating_point(hw.clock_mhz, critical_path_ns(hw), tech)
     on_chip = {**_array_events(hw), **_buffer_events(hw), **_vector_events(hw), **_control_events(hw)}
+    on_chip |= element_events(hw, _memories(hw), hw.technology)
     parts = {event: _scaled(units, point) for event, units in on_chip.items()}
     for event in ("memory_read_bytes", "memory_write_bytes"):
         # external memory has a supply of its own
-        parts[event] = {**parts[event], "memory": dram_pj_per_byte(hw.memory_standard)}
+        parts[event] = {**parts[event], "memory": dram_pj_per_byte(hw.memory_standard, tech)}
     return parts
 
 
@@ -221,32 +242,32 @@ def _scaled(units: Mapping[str, float], point: OperatingPoint) -> dict[str, floa
 
 def _array_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
     """Events inside the array; a MAC moves its operands and its sum on by one register."""
-    memories, sums = _memories(hw), partial_sum_bits(hw)
+    memories, sums, tech = _memories(hw), partial_sum_bits(hw), hw.technology
     moved = ACTIVATION_BITS + (ACTIVATION_BITS + hw.weight_bits) + sums
     column_skew = (hw.columns - 1) / 2
     weight_bits = hw.columns * hw.weight_bits
-    weight_entry = hop_pj(weight_bits * column_skew)
+    weight_entry = hop_pj(weight_bits * column_skew, tech)
     if hw.dataflow == "ws":
         # a weight passes the bus of its column, as long as the array, into the register of its row
-        bus_mm = hw.rows * math.sqrt(logic_area_um2(_element_gates(hw))) * 1e-3
-        weight_entry += hop_pj(weight_bits) + weight_bits * bus_mm * value("wire_energy")
+        bus_mm = hw.rows * math.sqrt(logic_area_um2(_element_gates(hw), tech)) * 1e-3
+        weight_entry += hop_pj(weight_bits, tech) + weight_bits * bus_mm * tech.value("wire_energy")
         into_rows, out_of_array = (hw.rows - 1) / 2, column_skew
     else:
         # on average a byte shifts through half a transposer row and a result down half a column
         moved += hw.weight_bits
         into_rows, out_of_array = (hw.rows + 1) / 2, column_skew + (hw.rows + 1) / 2
-    mac = multiply_pj(ACTIVATION_BITS, hw.weight_bits) + add_pj(sums) + hop_pj(moved)
+    mac = multiply_pj(ACTIVATION_BITS, hw.weight_bits, tech) + add_pj(sums, tech) + hop_pj(moved, tech)
     accumulator = memories["accumulator"]
     return {
         "macs_executed": {"pe_array": mac},
         "activation_reads": {
             "activation_spad": memories["activation_spad"].read_pj,
-            "pe_array": hop_pj(hw.rows * ACTIVATION_BITS * into_rows),
+            "pe_array": hop_pj(hw.rows * ACTIVATION_BITS * into_rows, tech),
         },
         "weight_reads": {"weight_spad": memories["weight_spad"].read_pj, "pe_array": weight_entry},
         "accumulator_writes": {
-            "accumulator": accumulator.write_pj + hw.columns * add_pj(ACCUMULATOR_BITS),
-            "pe_array": hop_pj(hw.columns * sums * out_of_array),
+            "accumulator": accumulator.write_pj + hw.columns * add_pj(ACCUMULATOR_BITS, tech),
+            "pe_array": hop_pj(hw.columns * sums * out_of_array, tech),
         },
     }
 
@@ -279,32 +300,38 @@ def _buffer_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
 
 
 def _vector_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
-    lane = LANES[hw.requantize]
-    add = 2 * multiply_pj(*lane.add_product) + hop_pj(lane.add_flip_flops) if lane.add_product else 0.0
+    lane, tech = LANES[hw.requantize], hw.technology
+    add = 2 * multiply_pj(*lane.add_product, tech) + hop_pj(lane.add_flip_flops, tech) if lane.add_product else 0.0
     return {
-        "requantized": {"vector_unit": multiply_pj(*lane.product) + hop_pj(lane.flip_flops)},
+        "requantized": {"vector_unit": multiply_pj(*lane.product, tech) + hop_pj(lane.flip_flops, tech)},
         "adds": {"vector_unit": add},
     }
 
 
 def _control_events(hw: SystolicHardware) -> dict[str, dict[str, float]]:
+    tech = hw.technology
     fetches = 8 * DESCRIPTOR_BYTES / _DESCRIPTOR_WORD_BITS
-    product = _PRODUCTS_PER_DESCRIPTOR * multiply_pj(*_SEQUENCER_PRODUCT)
-    moved = {"dma": hop_pj(8 * _DMA_HOPS)}
+    product = _PRODUCTS_PER_DESCRIPTOR * multiply_pj(*_SEQUENCER_PRODUCT, tech)
+    moved = {"dma": hop_pj(8 * _DMA_HOPS, tech)}
     return {
         "descriptors_fetched": {
             "descriptor_memory": fetches * _memories(hw)["descriptor_memory"].read_pj,
-            "sequencers": hop_pj(8 * DESCRIPTOR_BYTES) + product,
+            "sequencers": hop_pj(8 * DESCRIPTOR_BYTES, tech) + product,
         },
         "memory_read_bytes": moved,
         "memory_write_bytes": moved,
     }
 
 
+def _memory_technology(hw: SystolicHardware) -> Technology:
+    """Prices of memories hold at nominal supply, so that designs of all supplies share them."""
+    return replace(hw.technology, vdd=None)
+
+
 @lru_cache(maxsize=4096)
 def _memories(hw: SystolicHardware) -> Mapping[str, SramCost]:
     """Price of every memory by component; descriptor memory is that of all queues."""
-    target = machine(hw)
+    target, tech = machine(hw), _memory_technology(hw)
     costs = {}
     for memory, component in _COMPONENTS.items():
         size = target.word_bytes[memory]
@@ -313,29 +340,31 @@ def _memories(hw: SystolicHardware) -> Mapping[str, SramCost]:
             8 * size,
             banks=1 if memory == MemoryId.PARAMETER else 2,
             two_port=memory == MemoryId.ACCUMULATOR,
+            tech=tech,
         )
     costs["descriptor_memory"] = sram(
-        len(ENGINES) * hw.descriptors * DESCRIPTOR_BYTES, _DESCRIPTOR_WORD_BITS, banks=len(ENGINES)
+        len(ENGINES) * hw.descriptors * DESCRIPTOR_BYTES, _DESCRIPTOR_WORD_BITS, banks=len(ENGINES), tech=tech
     )
-    return costs
+    return costs | element_memories(hw, tech)
 
 
 def _logic_area_um2(hw: SystolicHardware) -> dict[str, float]:
     """Placed area of logic by component."""
-    control = control_flip_flops(hw)
+    control, tech = control_flip_flops(hw), hw.technology
     lane = LANES[hw.requantize]
     product_bits = math.prod(lane.product) + (2 * math.prod(lane.add_product) if lane.add_product else 0)
-    lanes = hw.vector_lanes * requantizer_gates(product_bits, lane.lane_flip_flops)
+    lanes = hw.vector_lanes * requantizer_gates(product_bits, lane.lane_flip_flops, tech)
     multipliers = len(ENGINES) * math.prod(_SEQUENCER_PRODUCT)
     gates = {
         "pe_array": hw.pes * _element_gates(hw)
-        + pipeline_gates(skew_flip_flops(hw))
+        + pipeline_gates(skew_flip_flops(hw), tech)
         + control_gates(transposer_flip_flops(hw)),
         "vector_unit": lanes + control_gates(control["vector_unit"]),
         "sequencers": control_gates(control["sequencers"], multipliers),
         "dma": control_gates(control["dma"]),
     }
-    return {component: logic_area_um2(count) for component, count in gates.items()}
+    area = {component: logic_area_um2(count, tech) for component, count in gates.items()}
+    return area | element_area_um2(hw, tech)
 
 
 def _element_gates(hw: SystolicHardware) -> float:
@@ -344,8 +373,10 @@ def _element_gates(hw: SystolicHardware) -> float:
 
 def _memory_logic_area_um2(hw: SystolicHardware) -> dict[str, float]:
     """Placed area of the logic beside the memories: output registers, and adders in front of the accumulators."""
+    tech = hw.technology
     area = {
-        _COMPONENTS[memory]: logic_area_um2(pipeline_gates(bits)) for memory, bits in output_register_bits(hw).items()
+        _COMPONENTS[memory]: logic_area_um2(pipeline_gates(bits, tech), tech)
+        for memory, bits in output_register_bits(hw).items()
     }
-    area["accumulator"] += logic_area_um2(control_gates(hw.columns * ACCUMULATOR_BITS))
+    area["accumulator"] += logic_area_um2(control_gates(hw.columns * ACCUMULATOR_BITS), tech)
     return area

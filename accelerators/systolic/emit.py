@@ -11,36 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from accelerators.systolic.layer import Layer
+from accelerators.systolic.nodes import Loop, Node, make_descriptor, queues, sync_fields
 from accelerators.systolic.reduction import block_channel_words, direct_runs, gather_runs
 from accelerators.systolic.tiling import Segment, TileGrid, input_extent
-from dse.program.tile.isa import ENGINES, Descriptor, MemoryId, Opcode
+from dse.program.tile.isa import Descriptor, MemoryId, Opcode
 from dse.program.tile.program import Machine, TensorPlacement
-
-SEMAPHORE_NAMES = ("a_ready", "a_free", "w_ready", "w_free", "acc_ready", "acc_free", "out_ready", "out_free",
-                   "res_ready", "res_free")  # fmt: skip
-_SEMAPHORE = {name: index for index, name in enumerate(SEMAPHORE_NAMES)}
-#: By opcode, each count field with the strides that its iterations take.
-_TRANSFER_STRIDES = {f"n{i}": (f"ext_stride{i}", f"local_stride{i}") for i in range(3)}
-_STRIDES: Mapping[Opcode, Mapping[str, tuple[str, ...]]] = {
-    Opcode.SYNC: {},
-    Opcode.LOAD: _TRANSFER_STRIDES,
-    Opcode.STORE: _TRANSFER_STRIDES,
-    Opcode.MATMUL: {
-        "n_rows": ("a_stride_r",), "n_columns": ("a_stride_s",), "height": ("a_stride_y",), "width": ("a_stride_x",),
-    },
-    Opcode.VECTOR: {},
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Loop:
-    """`count` repetitions of a body."""
-
-    count: int
-    body: tuple[Node, ...]
-
-
-Node = Loop | tuple[str, Descriptor]
 
 
 @dataclass(frozen=True)
@@ -65,40 +40,6 @@ class LayerImage:
     weight_base: Mapping[tuple[int, int], int]
     parameter_base: int
     vector_fields: Mapping[str, int] = field(default_factory=dict)
-
-
-def queues(nodes: Sequence[Node]) -> dict[str, tuple[Descriptor, ...]]:
-    """One descriptor queue per engine, each ended by HALT; loops without descriptors of an engine vanish."""
-    result = {}
-    for engine in ENGINES:
-        flat = _linear(nodes, engine)
-        result[engine] = (*flat, Descriptor(Opcode.HALT))
-    return result
-
-
-def _linear(nodes: Sequence[Node], engine: str) -> list[Descriptor]:
-    flat: list[Descriptor] = []
-    for node in nodes:
-        if isinstance(node, Loop):
-            body = _linear(node.body, engine)
-            if body:
-                flat += [Descriptor(Opcode.LOOP, {"count": node.count, "body": len(body)}), *body]
-        elif node[0] == engine:
-            flat.append(node[1])
-    return flat
-
-
-def _sync(values: Mapping[str, int]) -> dict[str, int]:
-    """Wait or signal fields from names like {"wait a_free": 3}; at most three of each."""
-    fields: dict[str, int] = {}
-    counters = {"wait": 0, "signal": 0}
-    for key, amount in values.items():
-        verb, name = key.split()
-        slot = counters[verb]
-        counters[verb] += 1
-        fields[f"{verb}{slot}_id"] = _SEMAPHORE[name]
-        fields[f"{verb}{slot}_amount"] = amount
-    return fields
 
 
 class LayerEmitter:
@@ -129,9 +70,9 @@ class LayerEmitter:
         matmul = {"signal a_free": 2 * grid.reuse("a"), "signal w_free": 2 * grid.reuse("w")}
         vector = {"signal acc_free": 2} | ({"signal res_free": 2} if self.fused_add else {})
         return [
-            ("matmul", self._make(Opcode.SYNC, _sync(matmul))),
-            ("vector", self._make(Opcode.SYNC, _sync(vector))),
-            ("store", self._make(Opcode.SYNC, _sync({"signal out_free": 2}))),
+            ("matmul", self._make(Opcode.SYNC, sync_fields(matmul))),
+            ("vector", self._make(Opcode.SYNC, sync_fields(vector))),
+            ("store", self._make(Opcode.SYNC, sync_fields({"signal out_free": 2}))),
         ]
 
     def _nest(self, depth: int, at: dict[str, Position], level: int) -> list[Node]:
@@ -199,10 +140,7 @@ class LayerEmitter:
         return self._half(name, at, self.order[:-1])
 
     def _make(self, op: Opcode, fields: Mapping[str, int]) -> Descriptor:
-        # the stride of a single iteration is never taken, and may be too large for its field
-        unused = {stride for count, strides in _STRIDES[op].items() if fields[count] == 1 for stride in strides}
-        used = {name: value for name, value in fields.items() if value and name not in unused}
-        return Descriptor(op, {"layer": self.layer_index & 0xFFF, **used})
+        return make_descriptor(op, fields, self.layer_index)
 
     # -- descriptors -----------------------------------------------------------------------------------------
 
@@ -238,7 +176,7 @@ class LayerEmitter:
             "memory": MemoryId.WEIGHT,
             **self._affine("ext", base, at, {"n": n_step, "k": words * run}),
             **self._operand_half("local", "w", at),
-            **_sync({"wait w_free": self.grid.reuse("w"), "signal w_ready": self.grid.reuse("w")}),
+            **sync_fields({"wait w_free": self.grid.reuse("w"), "signal w_ready": self.grid.reuse("w")}),
         }  # fmt: skip
         return self._make(Opcode.LOAD, fields)
 
@@ -280,7 +218,7 @@ class LayerEmitter:
                 "memory": MemoryId.ACTIVATION,
                 **self._affine("ext", base, at, steps),
                 **self._operand_half("local", "a", at),
-                **_sync(sync),
+                **sync_fields(sync),
             }  # fmt: skip
             fields["local_base"] = run.first
             descriptors.append(self._make(Opcode.LOAD, fields))
@@ -330,7 +268,7 @@ class LayerEmitter:
             **self._operand_half("w", "w", at),
             **self._output_half("acc", at),
             "accumulate": 0 if first_k else 1,
-            **_sync(sync),
+            **sync_fields(sync),
         }  # fmt: skip
         return self._make(Opcode.MATMUL, fields)
 
@@ -350,7 +288,7 @@ class LayerEmitter:
             **(self._output_half("res", at) if self.fused_add else {}),
             **self._affine("param", n.start * per_block, at, {"n": n.size * per_block}),
             **self.image.vector_fields,
-            **_sync(sync),
+            **sync_fields(sync),
         }  # fmt: skip
         return self._make(Opcode.VECTOR, fields)
 
@@ -386,7 +324,7 @@ class LayerEmitter:
                 "local_stride0": y.size * x.size, "local_stride1": x.size, "local_stride2": 1,
                 **self._affine("ext", origin + block * columns, at, steps),
                 **half,
-                **_sync(sync),
+                **sync_fields(sync),
             }  # fmt: skip
             fields["local_base"] = block * y.size * x.size
             if not store:

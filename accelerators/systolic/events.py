@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from accelerators.systolic.element_events import element_counts
 from dse.program.tile.expand import expand
 from dse.program.tile.isa import Descriptor, MemoryId, Opcode
+from dse.program.tile.isa_element import ELEMENT_UNIT
 from dse.program.tile.program import Machine, TileStep
 
 _WRITES = {
@@ -19,6 +21,8 @@ _WRITES = {
     MemoryId.WEIGHT: "weight_writes",
     MemoryId.PARAMETER: "parameter_writes",
     MemoryId.RESIDUAL: "residual_writes",
+    MemoryId.STATE: "state_writes",
+    MemoryId.TABLE: "table_writes",
 }
 #: Memory read bytes of a LOAD go to the role of the scratchpad it fills.
 ROLES = {
@@ -26,6 +30,8 @@ ROLES = {
     MemoryId.WEIGHT: "weight",
     MemoryId.PARAMETER: "parameter",
     MemoryId.RESIDUAL: "residual",
+    MemoryId.STATE: "parameter",
+    MemoryId.TABLE: "parameter",
 }
 
 
@@ -71,7 +77,8 @@ def descriptor_counts(d: Descriptor, machine: Machine) -> Mapping[str, int]:
         moved = beats * machine.memory_bytes_per_cycle
         if d.op == Opcode.STORE:
             # the store engine reads the word again for each of its beats
-            return {"output_reads": beats, "memory_write_bytes": moved, "memory_bytes:output": moved}
+            read = "state_reads" if d["from_state"] else "output_reads"
+            return {read: beats, "memory_write_bytes": moved, "memory_bytes:output": moved}
         memory = MemoryId(d["memory"])
         # every beat is written on its own, under byte enables
         return {_WRITES[memory]: beats, "memory_read_bytes": moved, f"memory_bytes:{ROLES[memory]}": moved}
@@ -85,7 +92,14 @@ def descriptor_counts(d: Descriptor, machine: Machine) -> Mapping[str, int]:
             "accumulator_reads": groups, "parameter_reads": groups, "output_writes": groups,
             "residual_reads": groups * d["add"], "requantized": elements, "adds": elements * d["add"],
         }  # fmt: skip
-    return {}
+    if d.op == Opcode.FORWARD:
+        rows = d["n_blocks"] * d["height"] * d["width"]
+        groups = rows * (machine.columns // machine.vector_lanes)
+        return {
+            "accumulator_reads": groups, "parameter_reads": groups, "activation_writes": groups,
+            "requantized": rows * machine.columns,
+        }  # fmt: skip
+    return element_counts(d, machine) if d.op in ELEMENT_UNIT else {}
 
 
 def _matmul_counts(d: Descriptor, machine: Machine) -> Mapping[str, int]:

@@ -15,25 +15,25 @@ from accelerators.systolic.cost import EventCounts, energy, hardware_cost
 from accelerators.systolic.events import step_counts
 from accelerators.systolic.hardware import SystolicHardware
 from accelerators.systolic.image import read_tensor, write_tensor
-from accelerators.systolic.layer import Layer
 from accelerators.systolic.lower import Lowered
 from accelerators.systolic.partition import HostOp
 from accelerators.systolic.timing_graph import program_graph, step_begins
+from accelerators.systolic.work import Fused
 from dse.backend import Decisions
 from dse.core.errors import ModelError
 from dse.ir import Graph
 from dse.ir.reference import run_op_quantized
 from dse.metrics import LayerMetrics, Metrics, Traffic
-from dse.program.executable import Executable
 from dse.program.taskgraph import TaskGraph, Timeline
 from dse.program.tile.interpreter import run_step
+from dse.program.tile.memory_map import MemoryMap, TileExecutable
 from dse.program.tile.program import TileProgram, TileStep
 from dse.sim import simulate_a
 
 _MEMORIES = ("activation", "weight", "accumulator", "output", "residual", "parameter")
 
 
-class SystolicExecutable(Executable):
+class SystolicExecutable(TileExecutable):
     """A compiled network on a systolic design.
 
     Attributes
@@ -43,15 +43,19 @@ class SystolicExecutable(Executable):
     graph, hw, decisions
         What it was compiled from and for.
     work, grids
-        Layers and host operations in order, and the tile grid of each layer.
+        Layers, fused groups and host operations in order, and the tile grid of each layer on its own.
     """
 
     def __init__(self, graph: Graph, hw: SystolicHardware, decisions: Decisions, lowered: Lowered) -> None:
         self.graph, self.hw, self.decisions = graph, hw, decisions
         self._lowered = lowered
         self.program: TileProgram = lowered.program
-        self.work = lowered.parts.work
+        self.work = lowered.work
         self.grids = lowered.grids
+
+    @property
+    def memory_map(self) -> MemoryMap:
+        return self._lowered.memory
 
     # -- values ----------------------------------------------------------------------------------------------
 
@@ -96,7 +100,10 @@ class SystolicExecutable(Executable):
         data = self.graph[name].data
         if data is not None:
             return data
-        place = self.program.placements[self._lowered.parts.source[name]]
+        owner = self._lowered.parts.source[name]
+        if owner not in self.program.placements:
+            raise ModelError(f"{self.graph.name}: {name!r} is never in memory: its layer is fused with the next one")
+        place = self.program.placements[owner]
         return read_tensor(memory, place, self.graph[name].shape)
 
     def _run_host(self, item: HostOp, memory: npt.NDArray[np.uint8]) -> None:
@@ -172,16 +179,19 @@ class SystolicExecutable(Executable):
                 step.name, f"host {step.kind}", cycles, 0, 0, spent, moved, step.read_bytes + step.write_bytes,
                 {"host": float(cycles)},
             )  # fmt: skip
-        assert isinstance(item, Layer)
+        assert not isinstance(item, HostOp)
+        layers = item.group.layers if isinstance(item, Fused) else (item,)
+        kinds = [layer.op.kind + ("+add" if layer.add else "") for layer in layers]
+        whole = item.group if isinstance(item, Fused) else item
         return LayerMetrics(
             name=step.name,
-            kind=item.op.kind + ("+add" if item.add else ""),
+            kind=", ".join(kinds),
             cycles=cycles,
             useful_macs=step.useful_macs,
             executed_macs=counts["macs_executed"],
             energy_pj=spent,
             memory_bytes=moved,
-            compulsory_bytes=item.compulsory_bytes(self.hw.weight_bits),
+            compulsory_bytes=whole.compulsory_bytes(self.hw.weight_bits),
             losses=self._losses(index, cycles, begin, step.useful_macs, counts["macs_executed"], timeline),
             traffic=self._traffic(counts),
             mapping=str(step.notes.get("mapping", "")),
@@ -198,6 +208,8 @@ class SystolicExecutable(Executable):
         graph = timeline.graph
         mine = (graph.layer == index) & (graph.engine == graph.engines.index("matmul"))
         real = np.flatnonzero(mine & (graph.kind == graph.kinds.index("matmul")))
+        if not len(real):
+            return {"vector": float(cycles)}
         start, end = timeline.start[real], timeline.end[real]
         busy = int((end - start).sum())
         peak = float(self.hw.pes)

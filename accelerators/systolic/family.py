@@ -16,7 +16,7 @@ from accelerators.systolic.cost import check_hardware, hardware_cost
 from accelerators.systolic.executable import SystolicExecutable
 from accelerators.systolic.hardware import SystolicHardware
 from accelerators.systolic.lower import DECISIONS, lower
-from accelerators.systolic.verify import emit, run_rtl, verification_cases
+from accelerators.systolic.verify import emit, rtl_gap, run_rtl, verification_cases
 from dse.arch import Arch
 from dse.backend import (
     Accelerator,
@@ -32,6 +32,12 @@ from dse.backend import (
 from dse.core.errors import InfeasibleError, Violation
 from dse.ir import Graph
 from dse.program.executable import Executable
+
+#: Why a design with an element unit is not emitted.
+ELEMENT_UNIT_RTL = (
+    "the element unit (state_kib > 0: SCALE, ELEMENT, POOL and NORMALIZE descriptors) has no RTL yet; its programs are "
+    "verified in the interpreter and timed at levels A and C"
+)
 
 
 class SystolicAccelerator(Accelerator):
@@ -84,6 +90,8 @@ class SystolicAccelerator(Accelerator):
         return hardware_cost(hw)
 
     def rtl(self, hw: SystolicHardware) -> Any | RtlUnavailable:
+        if hw.state_kib > 0:
+            return RtlUnavailable(ELEMENT_UNIT_RTL)
         # Amaranth is heavy: only needed when hardware is asked for
         from accelerators.systolic.hardware import machine
         from accelerators.systolic.rtl import MatmulEngine
@@ -92,8 +100,14 @@ class SystolicAccelerator(Accelerator):
         target = machine(hw)
         return TileMachine(target, MatmulEngine(target))
 
+    def rtl_gap(self, executable: Executable) -> RtlUnavailable | None:
+        assert isinstance(executable, SystolicExecutable)
+        return rtl_gap(executable)
+
     def verification_cases(self, executable: Executable, values: Mapping[str, Any]) -> Sequence[VerificationCase]:
         assert isinstance(executable, SystolicExecutable)
+        if executable.hw.state_kib > 0:
+            return ()
         return verification_cases(
             executable, values, lambda graph: self.lower(graph, executable.hw, executable.decisions)
         )

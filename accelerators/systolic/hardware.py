@@ -7,8 +7,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dse.arch import Prices
 from dse.program.tile.isa import PARAMETER_BYTES, MemoryId
+from dse.program.tile.isa_element import TABLE_BYTES
 from dse.program.tile.program import Machine
+from dse.tech import Device, Technology
 
 
 class SystolicHardware(BaseModel):
@@ -29,12 +32,19 @@ class SystolicHardware(BaseModel):
     vector_lanes: int = Field(4, ge=1, le=256, description="requantizer lanes; must divide columns")
     parameter_channels: int = Field(256, ge=4, le=65536, description="channels whose bias and scale fit on chip")
     requantize: Literal["ort", "q31"] = Field("q31", description="requantization arithmetic of the vector unit")
+    state_kib: float = Field(0, ge=0, le=65536, description="int16 state memory of the element unit; 0: no such unit")
+    tables: int = Field(8, ge=2, le=64, description="256-entry look-up tables of the element unit, if there is one")
     memory_bytes_per_cycle: int = Field(8, ge=1, le=256, description="width of the memory port, a power of two")
     memory_latency_ns: float = Field(60, ge=0, le=10000, description="request to first data")
-    memory_standard: Literal["lpddr4", "ddr3", "ddr4", "hbm2"] = Field("lpddr4", description="prices PHY and bits")
+    memory_standard: Literal["ddr3", "ddr4", "lpddr4", "lpddr4x", "lpddr5", "hbm2", "hbm2e", "hbm3"] = Field(
+        "lpddr4", description="prices PHY and bits"
+    )
     clock_mhz: float = Field(500, gt=0, le=4000, description="clock of array, memories and port")
     descriptors: int = Field(256, ge=8, le=65536, description="capacity of each queue's descriptor memory")
-    node_nm: Literal[45] = Field(45, description="technology node of the cost tables")
+    node_nm: float = Field(45, ge=7, le=180, description="technology node; between published ones interpolated")
+    device: Device = Field("HP", description="high performance or low power devices")
+    vdd: float | None = Field(None, gt=0, le=2, description="supply in V; null: the lowest that reaches the clock")
+    prices: Prices = Field((), description="prices that replace those of dse show tech, by name")
 
     @property
     def memory_latency_cycles(self) -> int:
@@ -44,6 +54,11 @@ class SystolicHardware(BaseModel):
     @property
     def memory_gb_per_s(self) -> float:
         return self.memory_bytes_per_cycle * self.clock_mhz * 1e-3
+
+    @property
+    def technology(self) -> Technology:
+        """Where the prices of `dse.tech` are taken."""
+        return Technology(self.node_nm, self.device, self.vdd, self.prices)
 
     @property
     def pes(self) -> int:
@@ -70,6 +85,9 @@ def machine(hw: SystolicHardware) -> Machine:
         MemoryId.ACCUMULATOR: accumulator_words,
         MemoryId.OUTPUT: accumulator_words,
     }
+    if hw.state_kib > 0:
+        word_bytes |= {MemoryId.STATE: 2 * hw.columns, MemoryId.TABLE: TABLE_BYTES}
+        words |= {MemoryId.STATE: _even(hw.state_kib * 1024 / (2 * hw.columns)), MemoryId.TABLE: _even(hw.tables + 1)}
     return Machine(
         rows=hw.rows,
         columns=hw.columns,

@@ -6,15 +6,13 @@ weight tile is one contiguous read. Activations lie as NHWC bytes with a border 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from accelerators.systolic.layer import Layer
-from accelerators.systolic.partition import HostOp, Partition
+from accelerators.systolic.partition import HostOp
 from accelerators.systolic.reduction import block_channel_words, weight_blocks
 from accelerators.systolic.tiling import TileGrid
 from dse.core.errors import ModelError
@@ -23,60 +21,7 @@ from dse.ir.requantize import encode_scale
 from dse.program.tile.isa import PARAMETER_BYTES, MemoryId
 from dse.program.tile.program import Machine, TensorPlacement
 
-_ALIGNMENT = 64
-
 Int8Array = npt.NDArray[np.int8]
-
-
-@dataclass
-class Allocator:
-    """Bump allocation of memory addresses."""
-
-    next: int = 0
-
-    def take(self, size: int) -> int:
-        """Address of `size` fresh bytes, aligned."""
-        base = self.next
-        self.next = -(-(base + size) // _ALIGNMENT) * _ALIGNMENT
-        return base
-
-
-def place_tensors(graph: Graph, parts: Partition, allocator: Allocator) -> dict[str, TensorPlacement]:
-    """Placements of all activation tensors that own bytes, with the border their consumers need."""
-    halos: dict[str, list[int]] = {}
-    for item in parts.work:
-        if isinstance(item, Layer):
-            halo = halos.setdefault(item.input, [0, 0, 0, 0])
-            needed = _border(item)
-            halos[item.input] = [max(a, b) for a, b in zip(halo, needed, strict=True)]
-    owners = dict.fromkeys([*graph.inputs, *(item.output for item in parts.work)])
-    placements = {}
-    for name in owners:
-        tensor = graph[name]
-        if len(tensor.shape) == 4:
-            batch, channels, height, width = tensor.shape
-        else:
-            # row by row: what dense layers and the host read
-            batch, channels, height, width = math.prod(tensor.shape[:-1]), math.prod(tensor.shape[-1:]), 1, 1
-        zero = tensor.quantization.zero_point if tensor.quantization else 0
-        top, left, bottom, right = halos.get(name, [0, 0, 0, 0])
-        draft = TensorPlacement(name, 0, batch, channels, height, width, (top, left, bottom, right), zero)
-        base = allocator.take(draft.bytes)
-        placements[name] = TensorPlacement(name, base, batch, channels, height, width, draft.halo, zero)
-    return placements
-
-
-def _border(layer: Layer) -> tuple[int, int, int, int]:
-    """Padding that windows really reach: bottom and right may fall short of the declared pads."""
-    top, left, _, _ = layer.pads
-    reach = [
-        (outputs - 1) * stride + (kernel - 1) * dilation + 1 - pad - size
-        for outputs, stride, kernel, dilation, pad, size in zip(
-            (layer.out_height, layer.out_width), layer.strides, layer.kernel, layer.dilations, (top, left),
-            (layer.height, layer.width), strict=True,
-        )
-    ]  # fmt: skip
-    return top, left, max(reach[0], 0), max(reach[1], 0)
 
 
 def weight_layout(grid: TileGrid, machine: Machine, base: int) -> tuple[dict[tuple[int, int], int], int]:

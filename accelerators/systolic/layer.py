@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from accelerators.systolic.recurrent import sequence_outputs
 from dse.core.errors import ModelError
 from dse.ir import Graph, Op
 
@@ -60,13 +61,17 @@ class Layer:
 
     def compulsory_bytes(self, weight_bits: int) -> int:
         """Bytes any schedule must move: each touched input and each weight, output and residual element once."""
-        rows = _touched(self.height, self.out_height, self.kernel[0], self.strides[0], self.dilations[0], self.pads[0])
-        columns = _touched(self.width, self.out_width, self.kernel[1], self.strides[1], self.dilations[1], self.pads[1])
-        inputs = self.batch * self.in_channels * rows * columns
+        inputs = self.input_bytes()
         per_output = self.in_channels // self.groups * self.kernel[0] * self.kernel[1]
         weights = (self.out_channels * per_output * weight_bits + 7) // 8
         outputs = self.pixels * self.out_channels
         return inputs + weights + outputs * (2 if self.residual else 1)
+
+    def input_bytes(self) -> int:
+        """Bytes of the input that some output reads, each once."""
+        rows = _touched(self.height, self.out_height, self.kernel[0], self.strides[0], self.dilations[0], self.pads[0])
+        columns = _touched(self.width, self.out_width, self.kernel[1], self.strides[1], self.dilations[1], self.pads[1])
+        return self.batch * self.in_channels * rows * columns
 
 
 def _touched(size: int, outputs: int, kernel: int, stride: int, dilation: int, pad: int) -> int:
@@ -87,7 +92,7 @@ def layer_of(graph: Graph, op: Op, source: str, *, residual: str | None = None, 
         rows, depth = graph[op.inputs[0]].shape
         outputs = graph[op.inputs[1]].shape[0]
         shape = graph[source].shape
-        flattened = len(shape) == 4 and shape[2:] != (1, 1)
+        flattened = len(shape) == 4 and shape[2:] != (1, 1) and source not in sequence_outputs(graph)
         spatial = shape[2:] if flattened else (1, 1)
         return Layer(
             name=op.name, op=op, input=source, output=output,

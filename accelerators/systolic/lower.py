@@ -7,38 +7,56 @@ graph gives both. Every layer is a step of its own, from `start` to `done`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from accelerators.systolic.attention import VectorLayer, vector_layer
+from accelerators.systolic.attention_lower import plan_vector, vector_step, write_vector
 from accelerators.systolic.chooser import OBJECTIVES, choose
+from accelerators.systolic.constants import layer_constants
 from accelerators.systolic.emit import LayerEmitter, LayerImage
+from accelerators.systolic.fusion_choose import fuse
+from accelerators.systolic.fusion_emit import GroupEmitter
+from accelerators.systolic.fusion_loads import GroupImage
 from accelerators.systolic.hardware import SystolicHardware, machine
 from accelerators.systolic.image import (
-    Allocator,
     fill_borders,
     host_bytes,
     pack_parameters,
     pack_weights,
     parameter_bytes,
-    place_tensors,
     weight_layout,
 )
 from accelerators.systolic.layer import Layer
-from accelerators.systolic.partition import HostOp, Partition, partition
-from accelerators.systolic.tiling import TileGrid, grid
+from accelerators.systolic.memory_map import ALIGNMENT, ConstantSpace, place_tensors
+from accelerators.systolic.partition import HostOp, Partition, VectorRule, partition
+from accelerators.systolic.recurrent import RecurrentLayer
+from accelerators.systolic.recurrent_lower import plan_recurrent, recurrent_step, write_recurrent
+from accelerators.systolic.tiling import TileGrid, Tiling, grid
+from accelerators.systolic.work import Fused, Work, writes_of
 from dse.backend import Decisions
 from dse.core.errors import InfeasibleError, ModelError, UsageError, Violation, nearest
 from dse.ir import Graph
-from dse.ir.quantized import clamp_bounds, conv_scales
+from dse.ir.quantized import clamp_bounds
 from dse.ir.requantize import encode_add
 from dse.program.tile.isa import PAYLOAD, Descriptor, MemoryId, Opcode
+from dse.program.tile.memory_map import MemoryMap
 from dse.program.tile.program import HostStep, Machine, TensorPlacement, TileProgram, TileStep
 
 #: Decisions of the family with their defaults.
-DECISIONS: dict[str, Any] = {"gather": True, "mapping_objective": "latency", "fuse_residual": True}
+DECISIONS: dict[str, Any] = {
+    "gather": True,
+    "mapping_objective": "latency",
+    "fuse_residual": True,
+    "fuse_layers": "off",
+    "fixed_point": False,
+}
+
+FUSE_LAYERS = ("auto", "off")
 
 MAX_MEMORY_BYTES = 1 << next(field.bits for field in PAYLOAD[Opcode.LOAD] if field.name == "ext_base")
 
@@ -47,20 +65,24 @@ _LIMITS = {op: {f.name: 1 << f.bits for f in PAYLOAD[op] if not f.signed} for op
 
 @dataclass(frozen=True)
 class Lowered:
-    """A program and, per tile step, the grid it came from."""
+    """A program, its work items in order, per item the grid it came from, and where everything lies in memory."""
 
     program: TileProgram
+    work: tuple[Work, ...]
     grids: tuple[TileGrid | None, ...]
     parts: Partition
+    memory: MemoryMap
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """One layer's grid and where its constants lie."""
+    """One layer's grid and where its constants lie; `zero_word` is 0 for a layer that reads memory."""
 
+    layer: Layer
     grid: TileGrid
     weight_base: dict[tuple[int, int], int]
     parameter_base: int
+    zero_word: int = 0
 
 
 def lower(graph: Graph, hw: SystolicHardware, decisions: Decisions) -> Lowered:
@@ -73,46 +95,117 @@ def lower(graph: Graph, hw: SystolicHardware, decisions: Decisions) -> Lowered:
     """
     target = machine(hw)
     settings = _settings(decisions)
-    fuse = settings["fuse_residual"] and hw.requantize == "q31"
-    parts = partition(graph, fuse_residual=fuse)
-    allocator = Allocator()
-    placements = place_tensors(graph, parts, allocator)
-    plans: dict[str, _Plan] = {}
-    constants = 0
-    for item in parts.work:
-        if isinstance(item, Layer):
-            plans[item.output] = plan = _plan(item, target, settings, allocator)
-            constants += parameter_bytes(item, target)
-            constants += weight_layout(plan.grid, target, 0)[1]
-    _check_memory(graph, allocator.next)
-    quantized = _is_quantized(graph, parts, hw)
+    parts = partition(
+        graph,
+        fuse_residual=settings["fuse_residual"] and hw.requantize == "q31",
+        vector=_vector_rule(graph, hw, settings),
+    )
+
+    def tiling(layer: Layer) -> Tiling:
+        _check_parameters(layer, target)
+        return choose(layer, target, settings["mapping_objective"], bool(settings["gather"]))
+
+    fusing = settings["fuse_layers"] == "auto"
+    work: tuple[Work, ...] = fuse(graph, parts, target, tiling) if fusing else parts.work
+    placements, regions, peak, bound = place_tensors(graph, parts, work)
+    space = ConstantSpace(-(-peak // ALIGNMENT) * ALIGNMENT, regions, len(work))
+    plans = [_plans(item, target, tiling, space) for item in work]
+    sequences = {
+        index: plan_recurrent(item, target, space.take)
+        for index, item in enumerate(work)
+        if isinstance(item, RecurrentLayer)
+    }
+    vectors = {
+        index: plan_vector(item, target, space.take) for index, item in enumerate(work) if isinstance(item, VectorLayer)
+    }
+    _check_memory(graph, space.next)
+    quantized = _is_quantized(graph, parts, work, hw)
     steps: list[TileStep | HostStep] = []
-    grids: list[TileGrid | None] = []
-    for index, item in enumerate(parts.work):
+    for index, (item, plan) in enumerate(zip(work, plans, strict=True)):
         if isinstance(item, HostOp):
             read, write = host_bytes(graph, item)
             steps.append(HostStep(item.op.name, item.op.name, item.op.kind, read, write, index))
-            grids.append(None)
-            continue
-        plan = plans[item.output]
-        fields = _vector_fields(graph, item) if quantized else _shape_fields(item)
-        residual = placements[item.residual] if item.residual else None
-        image = LayerImage(
-            placements[item.input],
-            placements[item.output],
-            residual,
-            plan.weight_base,
-            plan.parameter_base,
-            fields,
-        )
-        queues = LayerEmitter(plan.grid, target, image, index).emit()
-        _check_queues(item, queues, target)
-        ops = (item.op.name, *([item.add.name] if item.add else []))
-        steps.append(TileStep(item.name, ops, queues, item.macs, index, {"mapping": plan.grid.tiling.describe()}))
-        grids.append(plan.grid)
-    memory = _build_image(graph, parts, plans, target, placements, allocator.next) if quantized else None
-    program = TileProgram(target, tuple(steps), placements, allocator.next, memory, constants)
-    return Lowered(program, tuple(grids), parts)
+        elif isinstance(item, RecurrentLayer):
+            step = recurrent_step(sequences[index], graph, placements, index, quantized=quantized)
+            _check_queues(item.name, step.queues, target)
+            steps.append(step)
+        elif isinstance(item, VectorLayer):
+            step = vector_step(vectors[index], graph, placements, index, quantized=quantized)
+            _check_queues(item.name, step.queues, target)
+            steps.append(step)
+        elif isinstance(item, Layer):
+            steps.append(_layer_step(graph, item, plan[0], target, placements, index, quantized=quantized))
+        else:
+            steps.append(_group_step(graph, item, plan, target, placements, index, quantized=quantized))
+    memory = _build_image(graph, plans, target, placements, space.next) if quantized else None
+    if memory is not None:
+        for code in sequences.values():
+            write_recurrent(memory, code, graph)
+        for vector in vectors.values():
+            write_vector(memory, vector, graph)
+    constants = sum(region.bytes for region in space.regions if region.kind != "tensor")
+    program = TileProgram(target, tuple(steps), placements, space.next, memory, constants)
+    grids = tuple(plan[0].grid if isinstance(item, Layer) else None for item, plan in zip(work, plans, strict=True))
+    return Lowered(program, work, grids, parts, MemoryMap(tuple(space.regions), peak, bound, constants))
+
+
+def _layer_step(
+    graph: Graph,
+    layer: Layer,
+    plan: _Plan,
+    target: Machine,
+    placements: Mapping[str, TensorPlacement],
+    index: int,
+    *,
+    quantized: bool,
+) -> TileStep:
+    """The step of a layer on its own."""
+    image = LayerImage(
+        placements[layer.input],
+        placements[layer.output],
+        placements[layer.residual] if layer.residual else None,
+        plan.weight_base,
+        plan.parameter_base,
+        _vector_fields(graph, layer) if quantized else _shape_fields(layer),
+    )
+    queues = LayerEmitter(plan.grid, target, image, index).emit()
+    _check_queues(layer.name, queues, target)
+    ops = (layer.op.name, *([layer.add.name] if layer.add else []))
+    return TileStep(layer.name, ops, queues, layer.macs, index, {"mapping": plan.grid.tiling.describe()})
+
+
+def _group_step(
+    graph: Graph,
+    item: Fused,
+    plans: Sequence[_Plan],
+    target: Machine,
+    placements: Mapping[str, TensorPlacement],
+    index: int,
+    *,
+    quantized: bool,
+) -> TileStep:
+    """The step of a fused group."""
+    group = item.group
+    image = GroupImage(
+        placements[group.input],
+        placements[group.output],
+        placements[group.residual] if group.residual else None,
+        [min(plan.weight_base.values()) for plan in plans],
+        plans[0].parameter_base,
+        [plan.zero_word for plan in plans],
+        [_vector_fields(graph, layer) if quantized else _shape_fields(layer) for layer in group.layers],
+    )
+    queues = GroupEmitter(item.plan, target, image, index).emit()
+    _check_queues(group.name, queues, target)
+    ops = [name for layer in group.layers for name in (layer.op.name, *([layer.add.name] if layer.add else []))]
+    return TileStep(group.name, tuple(ops), queues, group.macs, index, {"mapping": item.plan.describe()})
+
+
+def _vector_rule(graph: Graph, hw: SystolicHardware, settings: Mapping[str, Any]) -> VectorRule | None:
+    """What the element unit of a design computes; None for a design without one."""
+    if hw.state_kib <= 0:
+        return None
+    return lambda op, source: vector_layer(graph, op, source, hw.requantize, fixed_point=settings["fixed_point"])
 
 
 def _check_memory(graph: Graph, size: int) -> None:
@@ -131,13 +224,16 @@ def _settings(decisions: Decisions) -> dict[str, Any]:
     if settings["mapping_objective"] not in OBJECTIVES:
         value = settings["mapping_objective"]
         raise UsageError(f"mapping_objective {value!r} is not an objective{nearest(str(value), OBJECTIVES)}")
-    for name in ("gather", "fuse_residual"):
+    if settings["fuse_layers"] not in FUSE_LAYERS:
+        value = settings["fuse_layers"]
+        raise UsageError(f"fuse_layers {value!r} is neither auto nor off{nearest(str(value), FUSE_LAYERS)}")
+    for name in ("gather", "fuse_residual", "fixed_point"):
         if not isinstance(settings[name], bool):
             raise UsageError(f"{name} must be true or false, not {settings[name]!r}")
     return settings
 
 
-def _plan(layer: Layer, target: Machine, settings: dict[str, Any], allocator: Allocator) -> _Plan:
+def _check_parameters(layer: Layer, target: Machine) -> None:
     channel_words = -(-layer.out_channels // target.columns) * (target.columns // target.vector_lanes)
     if channel_words > target.words[MemoryId.PARAMETER]:
         held = target.words[MemoryId.PARAMETER] * target.vector_lanes
@@ -146,15 +242,33 @@ def _plan(layer: Layer, target: Machine, settings: dict[str, Any], allocator: Al
             [Violation("parameter_channels", held, channel_words * target.vector_lanes, "channels",
                        "bias and scale of every output channel must fit on chip")],
         )  # fmt: skip
-    tiling = choose(layer, target, settings["mapping_objective"], bool(settings["gather"]))
-    layer_grid = grid(layer, tiling, target.rows, target.columns)
-    addresses, size = weight_layout(layer_grid, target, 0)
-    base = allocator.take(size)
-    weight_base = {key: base + value for key, value in addresses.items()}
-    return _Plan(layer_grid, weight_base, allocator.take(parameter_bytes(layer, target)))
 
 
-def _is_quantized(graph: Graph, parts: Partition, hw: SystolicHardware) -> bool:
+def _plans(item: Work, target: Machine, tiling: Callable[[Layer], Tiling], space: ConstantSpace) -> tuple[_Plan, ...]:
+    """Grids of an item's layers and addresses of their constants; none for a host operation."""
+    if isinstance(item, HostOp | RecurrentLayer | VectorLayer):
+        return ()
+    grids = [plan.grid for plan in item.plan.layers] if isinstance(item, Fused) else []
+    layers = item.group.layers if isinstance(item, Fused) else (item,)
+    if isinstance(item, Layer):
+        grids = [grid(item, tiling(item), target.rows, target.columns)]
+    # the parameters of a group are loaded at once, so they lie one behind the other
+    parameters = space.take(item.name, "parameters", sum(parameter_bytes(layer, target) for layer in layers))
+    plans = []
+    for position, (layer, layer_grid) in enumerate(zip(layers, grids, strict=True)):
+        addresses, size = weight_layout(layer_grid, target, 0)
+        base = space.take(layer.name, "weights", size)
+        zero = 0
+        if isinstance(item, Fused) and item.plan.layers[position].buffer.bordered:
+            zero = space.take(layer.name, "zero points", target.rows)
+        plans.append(
+            _Plan(layer, layer_grid, {key: base + value for key, value in addresses.items()}, parameters, zero)
+        )
+        parameters += parameter_bytes(layer, target)
+    return tuple(plans)
+
+
+def _is_quantized(graph: Graph, parts: Partition, work: Sequence[Work], hw: SystolicHardware) -> bool:
     """Whether the graph carries int8 values throughout: weights, and every tensor in memory.
 
     Raises
@@ -172,7 +286,7 @@ def _is_quantized(graph: Graph, parts: Partition, hw: SystolicHardware) -> bool:
             raise ModelError(
                 f"layer {layer.name!r} has weights of {bits} bits, the array multiplies {hw.weight_bits}-bit weights"
             )
-    activations = dict.fromkeys([*graph.inputs, *(item.output for item in parts.work)])
+    activations = dict.fromkeys([*graph.inputs, *(name for item in work for name in writes_of(item))])
     for name in activations:
         tensor = graph[name]
         if tensor.quantization is None or tensor.dtype != "int8":
@@ -219,7 +333,7 @@ def _add_multipliers(layer: Layer, own: float, other: float, out: float, *, swap
     return (second, first, shift) if swapped else (first, second, shift)
 
 
-def _check_queues(layer: Layer, queues: dict[str, tuple[Descriptor, ...]], target: Machine) -> None:
+def _check_queues(name: str, queues: Mapping[str, tuple[Descriptor, ...]], target: Machine) -> None:
     """Queues must fit descriptor memory and every field its bits."""
     violations = []
     for engine, queue in queues.items():
@@ -230,76 +344,35 @@ def _check_queues(layer: Layer, queues: dict[str, tuple[Descriptor, ...]], targe
         for descriptor in queue:
             limits = _LIMITS[descriptor.op]
             violations += [
-                Violation(f"{descriptor.op.name} {name}", value, limits[name] - 1, "", "descriptor field")
-                for name, value in descriptor.values.items()
-                if value >= limits.get(name, math.inf)
+                Violation(f"{descriptor.op.name} {field}", value, limits[field] - 1, "", "descriptor field")
+                for field, value in descriptor.values.items()
+                if value >= limits.get(field, math.inf)
             ]
     if violations:
-        raise InfeasibleError(f"layer {layer.name!r}", violations)
+        raise InfeasibleError(f"layer {name!r}", violations)
 
 
 def _build_image(
     graph: Graph,
-    parts: Partition,
-    plans: dict[str, _Plan],
+    plans: Sequence[Sequence[_Plan]],
     target: Machine,
-    placements: dict[str, TensorPlacement],
+    placements: Mapping[str, TensorPlacement],
     size: int,
 ) -> npt.NDArray[np.uint8]:
     memory = np.zeros(size, np.uint8)
     fill_borders(memory, placements)
-    for item in parts.work:
-        if not isinstance(item, Layer):
-            continue
-        plan = plans[item.output]
-        weights, bias, scales = _constants(graph, item)
+    for plan in (plan for item in plans for plan in item):
+        weights, bias, scales = layer_constants(graph, plan.layer)
         packed = pack_weights(plan.grid, target, weights)
         base = min(plan.weight_base.values())
         memory[base : base + packed.size] = packed
         try:
-            parameters = pack_parameters(item, target, bias, scales)
+            parameters = pack_parameters(plan.layer, target, bias, scales)
         except ValueError as error:
-            raise ModelError(f"layer {item.name!r}: {error}") from error
+            raise ModelError(f"layer {plan.layer.name!r}: {error}") from error
         memory[plan.parameter_base : plan.parameter_base + parameters.size] = parameters
+        if plan.zero_word:
+            quantization = graph[plan.layer.op.inputs[0]].quantization
+            assert quantization is not None
+            memory[plan.zero_word : plan.zero_word + target.rows] = np.uint8(quantization.zero_point & 0xFF)
     return memory
-
-
-def _check_accumulators(
-    layer: Layer, weights: npt.NDArray[np.int8], bias: npt.NDArray[np.int64], zero_point: int
-) -> None:
-    """No int8 input may drive a sum, bias included, out of the 32 bits of an accumulator.
-
-    Sums on the way may wrap: they are taken modulo 2**32, so that only the last one counts.
-    """
-    positive = np.maximum(weights, 0).sum(axis=1, dtype=np.int64)
-    negative = np.minimum(weights, 0).sum(axis=1, dtype=np.int64)
-    low, high = -128 - zero_point, 127 - zero_point
-    most = np.maximum(np.abs(positive * high + negative * low + bias), np.abs(positive * low + negative * high + bias))
-    if most.size and int(most.max()) >= 1 << 31:
-        channel = int(most.argmax())
-        raise ModelError(
-            f"layer {layer.name!r}: the sum of channel {channel} may reach {int(most[channel])}, beyond the 32 bits of "
-            "an accumulator; split its reduction into several layers"
-        )
-
-
-def _constants(
-    graph: Graph, layer: Layer
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Weights as stored, bias with the input zero point folded in, and requantization scales per channel."""
-    op = layer.op
-    weights = graph[op.inputs[1]].data
-    quantization = graph[op.inputs[0]].quantization
-    if weights is None or quantization is None:
-        raise ModelError(f"layer {layer.name!r}: quantized weights and input quantization are needed to compile values")
-    if op.kind == "gemm" and layer.kernel != (1, 1):
-        weights = weights.reshape(layer.out_channels, layer.in_channels, *layer.kernel)
-    sums = weights.reshape(layer.out_channels, -1).astype(np.int64).sum(axis=1)
-    bias = np.zeros(layer.out_channels, np.int64)
-    if len(op.inputs) > 2 and op.inputs[2]:
-        data = graph[op.inputs[2]].data
-        assert data is not None
-        bias = bias + data.astype(np.int64)
-    _check_accumulators(layer, weights.reshape(layer.out_channels, -1), bias, quantization.zero_point)
-    scales = np.broadcast_to(conv_scales(graph, op), (layer.out_channels,))
-    return weights, bias - quantization.zero_point * sums, scales

@@ -6,16 +6,23 @@ it (mode `q31`, decision `fuse_residual`). Reshapes move nothing. Everything els
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from accelerators.systolic.attention import VectorLayer
 from accelerators.systolic.layer import Layer, layer_of
+from accelerators.systolic.recurrent import RecurrentLayer, recurrent_layers, sequence_outputs
 from dse.core.errors import ModelError
 from dse.ir import Graph, Op
-from dse.ir.kinds import MAC_KINDS, OP_KINDS
+from dse.ir.kinds import MAC_KINDS, OP_KINDS, RECURRENT_KINDS
 
 VIEWS = ("flatten", "reshape", "identity")
 #: Everything that is no product of matrices; a reshape that is no view is a copy.
-HOST_KINDS = tuple(kind for kind in OP_KINDS if kind not in (*MAC_KINDS, *VIEWS, "dynamic_quantize"))
+#: A product of two activations is left to the host too: the array takes its weights from constants.
+HOST_KINDS = (
+    *(kind for kind in OP_KINDS if kind not in (*MAC_KINDS, *VIEWS, "dynamic_quantize")),
+    "matmul",
+)
 
 
 @dataclass(frozen=True)
@@ -31,12 +38,16 @@ class HostOp:
 class Partition:
     """Work in execution order, and for every tensor the tensor whose data it shares."""
 
-    work: tuple[Layer | HostOp, ...]
+    work: tuple[Layer | RecurrentLayer | VectorLayer | HostOp, ...]
     source: dict[str, str]
 
 
-def partition(graph: Graph, *, fuse_residual: bool) -> Partition:
-    """Assign every op of a prepared graph.
+#: The work item of an op that the element unit computes, given where tensors lie; None for other ops.
+VectorRule = Callable[[Op, Mapping[str, str]], VectorLayer | None]
+
+
+def partition(graph: Graph, *, fuse_residual: bool, vector: VectorRule | None = None) -> Partition:
+    """Assign every op of a prepared graph; `vector` says what the element unit takes, if there is one.
 
     Raises
     ------
@@ -45,7 +56,7 @@ def partition(graph: Graph, *, fuse_residual: bool) -> Partition:
     source: dict[str, str] = {name: name for name in graph.inputs}
     adds = _fusable_adds(graph) if fuse_residual else {}
     fused = {add.outputs[0] for add, _ in adds.values()}
-    work: list[Layer | HostOp] = []
+    work: list[Layer | RecurrentLayer | VectorLayer | HostOp] = []
     for op in graph.ops:
         if op.kind in ("conv", "gemm"):
             add_and_other = adds.get(op.outputs[0])
@@ -57,8 +68,14 @@ def partition(graph: Graph, *, fuse_residual: bool) -> Partition:
             source[layer.output] = layer.output
         elif op.outputs[0] in fused:
             continue
+        elif op.kind in RECURRENT_KINDS:
+            work += (found := recurrent_layers(graph, op, source[op.inputs[0]]))
+            source |= {name: name for item in found for name in item.outputs}
         elif op.kind in VIEWS and _is_view(graph, op, source[op.inputs[0]]):
             source[op.outputs[0]] = source[op.inputs[0]]
+        elif vector is not None and (item := vector(op, source)) is not None:
+            work.append(item)
+            source[item.output] = item.output
         elif op.kind in HOST_KINDS or op.kind in VIEWS:
             reads = tuple(source[name] for name in op.inputs if name and graph[name].data is None)
             work.append(HostOp(op, reads, op.outputs[0]))
@@ -79,7 +96,7 @@ def _is_view(graph: Graph, op: Op, data: str) -> bool:
     before, after = graph[data].shape, graph[op.outputs[0]].shape
     if op.kind == "identity" or graph[op.inputs[0]].shape == after:
         return True
-    if len(before) == 4:
+    if len(before) == 4 and data not in sequence_outputs(graph):
         readers = graph.consumers(op.outputs[0])
         flat = len(after) == 2 and after[0] == before[0]
         return flat and (before[2:] == (1, 1) or all(reader.kind in ("gemm", "softmax") for reader in readers))

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from accelerators.systolic.element_cost import element_flip_flops as element_unit_flip_flops
 from accelerators.systolic.hardware import SystolicHardware, machine
 from dse.program.tile.isa import ENGINES, SEMAPHORES, MemoryId
 
@@ -95,6 +96,8 @@ def output_register_bits(hw: SystolicHardware) -> dict[MemoryId, int]:
     return {
         memory: 8 * size * (2 if memory == MemoryId.ACCUMULATOR else 1)
         for memory, size in machine(hw).word_bytes.items()
+        # those of the element unit stand with its lanes
+        if memory not in (MemoryId.STATE, MemoryId.TABLE)
     }
 
 
@@ -104,4 +107,5 @@ def flip_flops(hw: SystolicHardware) -> int:
     lanes = hw.vector_lanes * LANES[hw.requantize].lane_flip_flops
     adders = hw.columns * ACCUMULATOR_BITS
     registers = sum(output_register_bits(hw).values())
-    return array + lanes + adders + registers + sum(control_flip_flops(hw).values())
+    element = element_unit_flip_flops(hw)
+    return array + lanes + adders + registers + element + sum(control_flip_flops(hw).values())

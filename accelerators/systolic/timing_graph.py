@@ -18,6 +18,7 @@ from accelerators.systolic.timing import matmul_cycles
 from dse.program.taskgraph import TaskGraph
 from dse.program.tile.expand import expand
 from dse.program.tile.isa import ENGINES, SEMAPHORES, Descriptor, Opcode
+from dse.program.tile.isa_element import ELEMENT_UNIT
 from dse.program.tile.program import HostStep, Machine, TileProgram, TileStep
 from dse.program.tile.timing import (
     FINAL_CYCLES,
@@ -28,13 +29,15 @@ from dse.program.tile.timing import (
     load_cycles,
     store_cycles,
 )
+from dse.program.tile.timing_element import element_cycles
 from dse.program.tile.timing_vector import vector_cycles
 
 IntArray = npt.NDArray[np.int64]
 
 HOST = len(ENGINES)
 KINDS = ("sync", "load", "store", "matmul", "vector", "host", "restart")
-_KIND = {Opcode.SYNC: 0, Opcode.LOAD: 1, Opcode.STORE: 2, Opcode.MATMUL: 3, Opcode.VECTOR: 4}
+_KIND = {Opcode.SYNC: 0, Opcode.LOAD: 1, Opcode.STORE: 2, Opcode.MATMUL: 3, Opcode.VECTOR: 4, Opcode.FORWARD: 4,
+         **dict.fromkeys(ELEMENT_UNIT, 4)}  # fmt: skip
 #: From `done` of a step to cycle 0 of the next: the host sees done and raises start.
 RESTART_CYCLES = 2
 
@@ -89,6 +92,11 @@ def durations(queue: Sequence[Descriptor], machine: Machine) -> tuple[IntArray, 
             )
         elif d.op == Opcode.VECTOR:
             cycles[i] = vector_cycles(np.int64(d["n_blocks"]), np.int64(d["rows_count"]), machine)
+        elif d.op == Opcode.FORWARD:
+            # the same pipeline as VECTOR, another write port behind it
+            cycles[i] = vector_cycles(np.int64(d["n_blocks"]), np.int64(d["height"] * d["width"]), machine)
+        elif d.op in ELEMENT_UNIT:
+            cycles[i] = element_cycles(d, machine)
     return cycles, beats
 
 

@@ -17,10 +17,11 @@ from accelerators.systolic.executable import SystolicExecutable
 from accelerators.systolic.image import write_tensor
 from accelerators.systolic.layer import Layer
 from accelerators.systolic.tiling import TileGrid
-from dse.backend import RtlRun, VerificationCase
+from dse.backend import RtlRun, RtlUnavailable, VerificationCase
 from dse.compiler.crop import Tile, Window, crop_conv, crop_gemm
-from dse.core.errors import ModelError
+from dse.core.errors import ModelError, UsageError
 from dse.ir import Graph
+from dse.program.tile.isa import Opcode
 from dse.program.tile.program import TileStep
 from dse.sim import simulate_a
 
@@ -80,17 +81,41 @@ def _crop(graph: Graph, layer: Layer, layer_grid: TileGrid, values: Values, colu
     return crop_conv(graph, layer.op, layer.add, window, values)
 
 
+#: What the emitted engines execute; the rest of the instruction set has no RTL yet.
+RTL_OPCODES = frozenset(
+    {Opcode.HALT, Opcode.LOOP, Opcode.SYNC, Opcode.LOAD, Opcode.STORE, Opcode.MATMUL, Opcode.VECTOR}
+)
+
+
+def rtl_gap(executable: SystolicExecutable) -> RtlUnavailable | None:
+    """Why the emitted hardware cannot run a program, or None when it can."""
+    used = {d.op for step in executable.program.tile_steps for queue in step.queues.values() for d in queue}
+    missing = sorted(op.name for op in used - RTL_OPCODES)
+    if not missing:
+        return None
+    why = "; compile with the decision fuse_layers: off" if missing == ["FORWARD"] else ""
+    return RtlUnavailable(f"the program uses {', '.join(missing)}, which the emitted vector engine does not have{why}")
+
+
+def _require_rtl(executable: SystolicExecutable) -> None:
+    gap = rtl_gap(executable)
+    if gap is not None:
+        raise UsageError(f"{executable.graph.name}: {gap.reason}")
+
+
 def run_rtl(executable: SystolicExecutable, inputs: Values) -> RtlRun:
     """Run a one-step program on the RTL of its design in Amaranth's simulator.
 
     Raises
     ------
     ModelError: the program has host operations or more than one step.
+    UsageError: it uses operations that have no RTL.
     """
     from accelerators.systolic.rtl import MatmulEngine
     from dse.rtl.harness import run_step
     from dse.rtl.machine import TileMachine
 
+    _require_rtl(executable)
     steps = executable.program.steps
     if len(steps) != 1 or not isinstance(steps[0], TileStep):
         raise ModelError(f"{executable.graph.name}: RTL runs take programs of one tile step, this one has {len(steps)}")
@@ -106,12 +131,14 @@ def emit(executable: SystolicExecutable, cases: Sequence[VerificationCase], fold
     Raises
     ------
     ModelError: a case is not a systolic program of one tile step.
+    UsageError: the program uses operations that have no RTL.
     DseError: Yosys is missing.
     """
     from accelerators.systolic.rtl import MatmulEngine
     from dse.rtl.emit import emit as emit_files
     from dse.rtl.machine import TileMachine
 
+    _require_rtl(executable)
     target = executable.program.machine
     component = TileMachine(target, MatmulEngine(target))
     vectors = [_vectors(case) for case in cases]

@@ -150,6 +150,10 @@ class Accelerator(ABC):
     def rtl(self, hw: Any) -> Any | RtlUnavailable:
         """An Amaranth component of the design, or why there is none."""
 
+    def rtl_gap(self, executable: Executable) -> RtlUnavailable | None:
+        """Why the RTL of its design cannot run a compiled program, or None when it can (or there is no RTL at all)."""
+        return None
+
     def verification_cases(self, executable: Executable, values: Mapping[str, Any]) -> Sequence[VerificationCase]:
         """Pieces of a compiled network to run on the RTL; none for a design without RTL.
 

@@ -17,10 +17,13 @@ from dse.core.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Dse
 COMMANDS = {
     "run": "dse.cli.run",
     "simulate": "dse.cli.simulate",
+    "compile": "dse.cli.compile",
     "list": "dse.cli.list",
     "show": "dse.cli.show",
     "quantize": "dse.cli.quantize",
     "map": "dse.cli.map",
+    "validate": "dse.cli.validate",
+    "calibrate": "dse.cli.calibrate",
     "rtl": "dse.cli.rtl",
     "init": "dse.cli.init",
     "schema": "dse.cli.schema",

@@ -128,6 +128,7 @@ def _print_tables(result: NetworkMapping, model: str) -> None:
         ("cycles", count(result.cycles)),
         ("latency ms", f"{result.cycles / result.arch.clock_mhz / 1e3:.4f}"),
         ("energy uJ", f"{result.energy_pj * 1e-6:.3f}"),
+        *([("network uJ", f"{result.network_pj * 1e-6:.3f}")] if result.network_pj else []),
         *((f"not mapped: {kind}", str(number)) for kind, number in sorted(result.unmapped.items())),
     ]
     reporter.table("", ("total", "value"), totals)

@@ -80,11 +80,14 @@ def command(
     check_output(output, Path(model))
     graph = load_workload(model, Path(), parse_dims(dims))
     result = quantize_model(graph, calib, data, request, make_reporter())
-    write_model(result.with_boundary, output)
     if as_json:
+        write_model(result.with_boundary, output)
         _print_json(result, model, output)
-    else:
-        _print_tables(result, model, output, calibrated=data is None)
+        return
+    # first: figures hold for networks that no file can express, too
+    _print_tables(result, model, calibrated=data is None)
+    write_model(result.with_boundary, output)
+    make_reporter().message(f"wrote {output}")
 
 
 def _parse_mixed(items: tuple[str, ...]) -> tuple[dict[str, int], bool]:
@@ -108,7 +111,7 @@ def _print_json(result: QuantizeResult, model: str, output: Path) -> None:
     click.echo(json.dumps({"model": model, "output": str(output), **result.to_dict()}, indent=2))
 
 
-def _print_tables(result: QuantizeResult, model: str, output: Path, *, calibrated: bool) -> None:
+def _print_tables(result: QuantizeResult, model: str, *, calibrated: bool) -> None:
     from dse.core.progress import make_reporter
 
     reporter = make_reporter()
@@ -129,7 +132,6 @@ def _print_tables(result: QuantizeResult, model: str, output: Path, *, calibrate
     judged = result.judged_on
     title = f"on {judged.count} samples of {judged.source}" + (" (calibrated on them, so flattering)" * calibrated)
     reporter.table(title, ("figure", "value", "unit"), _figures(result))
-    reporter.message(f"wrote {output}")
 
 
 def _figures(result: QuantizeResult) -> list[tuple[str, str, str]]:

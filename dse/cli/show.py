@@ -18,18 +18,33 @@ if TYPE_CHECKING:
 @click.command("show", short_help="Show a model, a design, a configuration or the constants.")
 @click.argument("thing", metavar="MODEL|PRESET|FAMILY|CONFIG.yaml|tech|config")
 @dims_option
-def command(thing: str, dims: tuple[str, ...]) -> None:
+@click.option("--node", "node_nm", type=float, metavar="NM", help="tech: node in nm, 7 to 180; 45 unless given.")
+@click.option("--device", type=click.Choice(["HP", "LP"]), help="tech: high performance or low power devices.")
+@click.option("--component", metavar="TEXT", help="tech: only figures whose name or scope contains TEXT.")
+@click.option("--json", "as_json", is_flag=True, help="tech: print JSON instead of a table.")
+def command(
+    thing: str,
+    dims: tuple[str, ...],
+    node_nm: float | None,
+    device: str | None,
+    component: str | None,
+    as_json: bool,
+) -> None:
     """Show a model's layers, a design's parameters and cost, a configuration, or the technology constants.
 
     MODEL is zoo:NAME or a model file; PRESET and FAMILY come from dse list; CONFIG.yaml is a run configuration
     or a design file; tech is the table of technology constants; config lists every key a configuration may have.
     """
+    if thing != "tech" and (node_nm is not None or device or component or as_json):
+        raise click.UsageError("--node, --device, --component and --json belong to dse show tech")
     from dse.core import registry
     from dse.flow.accelerator import presets
     from dse.flow.workload import is_model_file
 
     if thing == "tech":
-        _show_tech()
+        from dse.cli.show_tech import show_tech
+
+        show_tech(node_nm, device, component, as_json)
     elif thing == "config":
         _show_config_keys()
     elif Path(thing).suffix.lower() in (".yaml", ".yml") and not is_model_file(thing):
@@ -174,32 +189,14 @@ def _key_rows(model: type, prefix: str) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _show_tech() -> None:
-    from dse.core.progress import make_reporter
-    from dse.tech import table
-
-    rows = [
-        (
-            item.name,
-            f"{item.value:.6g}",
-            item.unit,
-            f"{item.node_nm:g}" if item.node_nm is not None else "-",
-            item.evidence,
-            item.scope,
-            item.source,
-        )
-        for item in table()
-    ]
-    columns = ("constant", "value", "unit", "nm", "evidence", "scope", "source")
-    make_reporter().table("R read in the source, S second-hand, M from memory", columns, rows)
-
-
 def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(str(size) for size in shape) or "scalar"
 
 
 def _plain(value: object) -> str:
     """A value as YAML would write it on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_plain(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_plain(item) for item in value) + "]"
     if isinstance(value, bool) or value is None:

@@ -198,12 +198,24 @@ class EmitConfig(ConfigModel):
     )
 
 
+class TechConfig(ConfigModel):
+    """The process that prices are taken at, and prices that the user knows better; `dse show tech` lists them."""
+
+    node_nm: float | None = Field(None, ge=7, le=180, description="technology node in nm")
+    device: Literal["HP", "LP"] | None = Field(None, description="high performance or low power devices")
+    vdd: float | None = Field(None, gt=0, le=2, description="supply in V; null: the lowest that reaches the clock")
+    overrides: dict[str, float] = Field(
+        default_factory=dict, description="prices by component, in the units of dse show tech, at this node"
+    )
+
+
 class RunConfig(ConfigModel):
     """One run: a network, an accelerator family, a search, and what is emitted."""
 
     name: str = Field("run", min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     workload: WorkloadConfig
     accelerator: AcceleratorConfig
+    tech: TechConfig = TechConfig()
     search: SearchConfig | None = None
     emit: EmitConfig = EmitConfig()
 

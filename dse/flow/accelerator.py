@@ -11,10 +11,11 @@ from pydantic import BaseModel
 from dse.backend import Accelerator, Decisions
 from dse.config.loader import apply_override, load_mapping
 from dse.config.marked_yaml import KeyPath, Mark
-from dse.config.models import AcceleratorConfig, DesignConfig
+from dse.config.models import AcceleratorConfig, DesignConfig, TechConfig
 from dse.config.validation import at, validate, validate_hardware
 from dse.core import registry
 from dse.core.errors import ConfigError, InfeasibleError, UsageError, nearest
+from dse.flow.technology import with_technology
 
 
 class Design(NamedTuple):
@@ -135,4 +136,8 @@ def _design_file(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Mark]]:
     if not isinstance(section, dict):
         raise ConfigError("must hold key: value lines", file=str(path), key="accelerator")
     inner = {key[1:]: mark for key, mark in marks.items() if key[:1] == ("accelerator",)}
+    if "tech" in data:
+        config = validate(DesignConfig, section, inner)
+        tech = validate(TechConfig, data["tech"], marks, ("tech",))
+        section = {**section, "hardware": with_technology(config, tech, marks).hardware}
     return section, inner

@@ -13,7 +13,7 @@ from dse.compiler import calibration_images
 from dse.core.errors import EXIT_BUG, DseError, InvariantError
 from dse.flow.accelerator import Design
 from dse.flow.emit import emit_component, write_design
-from dse.flow.verify import VerifiedCase, verify_winner
+from dse.flow.verify import VerifiedCase, verify_program, verify_winner
 from dse.ir import Graph
 from dse.ir.quantized import quantize_input
 from dse.ir.reference import run_quantized
@@ -141,17 +141,22 @@ def _hardware(
     about would be reported by Amaranth as unused.
     """
     family, hw, _ = design
-    if task.verify and family.capabilities.rtl:
+    gap = family.rtl_gap(executable)
+    if task.verify and family.capabilities.rtl and gap is None:
         numerics = family.numerics(hw)
         values = reference_values(task.evaluator.networks.get(numerics).graph, numerics.requantize, task.image_seed)
         cases = verify_winner(family, executable, values, task.folder, lines.append)
         if cases:
             write_design(design, task.folder)
             return "", cases
-    component = family.rtl(hw)
+    component = gap or family.rtl(hw)
     if isinstance(component, RtlUnavailable):
         lines.append(f"{task.name}: no hardware emitted: {component.reason}")
-        return component.reason, []
+        if not (task.verify and family.capabilities.rtl):
+            return component.reason, []
+        numerics = family.numerics(hw)
+        values = reference_values(task.evaluator.networks.get(numerics).graph, numerics.requantize, task.image_seed)
+        return component.reason, [verify_program(executable, values, task.folder, lines.append)]
     emit_component(design, component, task.folder)
     return "", []
 

@@ -11,6 +11,7 @@ from dse.arch import Arch
 from dse.core.errors import ModelError, UsageError, nearest
 from dse.ir import Graph, loop_nest
 from dse.mapping import Constraints, CountMode, Problem, Solution, access_energy, best_mapping, problem_of
+from dse.mapping.network import network_energy_pj
 
 #: Op kinds that have a loop nest; others are not mapped.
 MAPPED_KINDS = ("conv", "gemm")
@@ -42,6 +43,14 @@ class NetworkMapping:
         return math.fsum(layer.solution.cost.energy_pj for layer in self.layers)
 
     @property
+    def network_pj(self) -> float:
+        """Energy of hops along the axes, beside `energy_pj`; the search does not see it."""
+        if all(axis.hop_pj == 0 for axis in self.arch.axes):
+            return 0.0
+        mapped = ((layer.problem, layer.solution.mapping) for layer in self.layers)
+        return math.fsum(math.fsum(network_energy_pj(p, self.arch, m).values()) for p, m in mapped)
+
+    @property
     def cycles(self) -> int:
         return sum(layer.solution.cost.cycles for layer in self.layers)
 
@@ -56,6 +65,7 @@ class NetworkMapping:
             "objective": self.objective,
             "mode": self.mode,
             "energy_pj": self.energy_pj,
+            "network_pj": self.network_pj,
             "cycles": self.cycles,
             "macs": self.macs,
             "unmapped": self.unmapped,

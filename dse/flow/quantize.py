@@ -21,6 +21,7 @@ from dse.compiler import (
     require_quantizable,
     strip_softmax,
     weight_bits_total,
+    weight_tensors,
     with_float_boundary,
 )
 from dse.core.errors import UsageError
@@ -135,7 +136,7 @@ def quantize_model(
         figures,
         test,
         weight_bits_total(quantized),
-        sum(quantized[op.inputs[1]].elements for op in quantized.ops if op.kind in ("conv", "gemm")),
+        sum(quantized[name].elements for name in weight_tensors(quantized)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dse.compiler import prepare
@@ -9,24 +10,35 @@ from dse.core.errors import UsageError, nearest
 from dse.flow.accelerator import Design
 from dse.ir import Graph
 from dse.metrics import Metrics
-from dse.program.taskgraph import Timeline
-from dse.sim import simulate_a, simulate_c
+from dse.program.taskgraph import TaskGraph, Timeline
+from dse.sim import simulate_a, simulate_b, simulate_c
 
 #: Timing levels of `simulate`, with what each is.
-LEVELS = {"A": "closed forms and a compiled max-plus recurrence", "C": "discrete-event simulation (SimPy)"}
+LEVELS = {
+    "A": "closed forms and a compiled max-plus recurrence",
+    "B": "compiled event loop, shared resources included",
+    "C": "discrete-event simulation (SimPy)",
+}
+SIMULATORS: Mapping[str, Callable[[TaskGraph], Timeline]] = {"A": simulate_a, "B": simulate_b, "C": simulate_c}
 
 
 @dataclass(frozen=True)
 class SimulationResult:
     """What a simulation found.
 
-    `timeline` is None when neither level C nor a trace asked for one: level A needs none for its metrics.
+    `timeline` is None when neither level B or C nor a trace asked for one: level A needs none for its metrics.
     """
 
     graph: Graph
     design: Design
     metrics: Metrics
     timeline: Timeline | None
+
+
+def offered_levels(design: Design) -> tuple[str, ...]:
+    """Levels of `LEVELS` for a design: its family's, and B wherever C is, since both play the same task graph."""
+    own = design.family.capabilities.levels
+    return tuple(level for level in LEVELS if level in own or (level == "B" and "C" in own))
 
 
 def simulate(graph: Graph, design: Design, *, level: str = "A", with_timeline: bool = False) -> SimulationResult:
@@ -47,13 +59,12 @@ def simulate(graph: Graph, design: Design, *, level: str = "A", with_timeline: b
     InfeasibleError: the design breaks a limit, or the network does not fit.
     ModelError: an op cannot be compiled.
     """
-    offered = design.family.capabilities.levels
-    if level not in LEVELS or level not in offered:
-        choices = [item for item in offered if item in LEVELS]
+    choices = offered_levels(design)
+    if level not in choices:
         raise UsageError(f"level {level!r} is not offered by {design.family.name}{nearest(level, choices)}")
     design.require_buildable()
     executable = design.family.lower(prepare(graph), design.hw, design.decisions)
     if level == "A" and not with_timeline:
         return SimulationResult(graph, design, executable.estimate(), None)
-    timeline = (simulate_c if level == "C" else simulate_a)(executable.task_graph())
+    timeline = SIMULATORS[level](executable.task_graph())
     return SimulationResult(graph, design, executable.metrics(timeline), timeline)

@@ -10,10 +10,11 @@ from dse.config.expression import Constraint
 from dse.config.loader import LoadedConfig
 from dse.config.models import RunConfig, SearchConfig
 from dse.config.validation import at
-from dse.core.errors import EXIT_INFEASIBLE, DseError
+from dse.core.errors import EXIT_INFEASIBLE, DseError, InfeasibleError
 from dse.core.progress import Reporter
 from dse.flow.accelerator import Design, design_of
 from dse.flow.dataset import Dataset, DatasetError, load_dataset
+from dse.flow.technology import with_technology
 from dse.flow.workload import load_workload
 from dse.ir import Graph
 from dse.search import Evaluator, QuantizedNetworks, SearchPlan, SearchSpace, Trial, build_space
@@ -64,7 +65,7 @@ def prepare_run(loaded: LoadedConfig, seed: int | None) -> Prepared:
     config = loaded.config
     if seed is not None and config.search is not None:
         config = config.model_copy(update={"search": config.search.model_copy(update={"seed": seed})})
-    design = design_of(config.accelerator, loaded.marks)
+    design = design_of(with_technology(config.accelerator, config.tech, loaded.marks), loaded.marks)
     settings = config.search
     # without a search, the design itself is the only point of the space
     plan = _plan(settings or SearchConfig(trials=1, batch=1))
@@ -129,7 +130,13 @@ def quantize_all(prepared: Prepared, reporter: Reporter) -> None:
     needed = reachable_numerics(prepared.design.family, prepared.space)
     reporter.stage("calibrate and quantize", len(needed))
     for numerics in needed:
-        network = prepared.evaluator.networks.get(numerics)
+        try:
+            network = prepared.evaluator.networks.get(numerics)
+        except InfeasibleError as error:
+            # a network that came quantized does not fit every arithmetic: such designs end as infeasible trials
+            reporter.message(str(error))
+            reporter.advance()
+            continue
         figures = ", ".join(f"{name} {value:.4g}" for name, value in sorted(network.accuracy.items()))
         reporter.message(f"weights of {numerics.weight_bits} bit, {numerics.requantize}: {figures}")
         reporter.advance()

@@ -136,7 +136,7 @@ class TileMachine(wiring.Component):
     def _memories(self, m: Module) -> None:
         """Scratchpads between the engines: each has one writer, and one reader per bank."""
         load, matmul, vector, store = (self.engines[engine] for engine in ENGINES)
-        bits = {memory: 8 * self.machine.word_bytes[memory] for memory in MemoryId}
+        bits = {memory: 8 * size for memory, size in self.machine.word_bytes.items()}
         words = self.machine.words
         readers = {
             MemoryId.ACTIVATION: matmul.a,

@@ -89,8 +89,8 @@ class Evaluator:
         if rejected is not None:
             return rejected
         hw, decisions = self.space.design(self.family, values)
-        network = self.networks.get(self.family.numerics(hw))
         try:
+            network = self.networks.get(self.family.numerics(hw))
             metrics = self.family.lower(network.graph, hw, decisions).estimate()
         except InfeasibleError as error:
             return self._refused(values, "infeasible", _excesses(error))

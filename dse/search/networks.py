@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.backend import Accelerator, Numerics
-from dse.compiler import Recipe, accuracy, calibration_images, quantize
-from dse.core.errors import InfeasibleError
+from dse.compiler import Recipe, accuracy, calibration_images, is_quantized, quantize
+from dse.core.errors import InfeasibleError, Violation
 from dse.ir import Graph
+from dse.ir.quantized import quantization_of
 from dse.search.space import HARDWARE, SearchSpace
 
 #: Digits kept of a measured accuracy figure: below these, the order of a floating-point sum would show.
@@ -43,7 +44,7 @@ class QuantizedNetworks:
     Parameters
     ----------
     graph
-        Prepared float network, constants with data.
+        Prepared network, constants with data; one that is quantized already keeps its integers.
     images, seed
         Synthetic calibration set, where `calibration` is None. Where `test` is None too, figures are measured on as
         many other images (seed + 1), since figures taken on the calibration set would flatter.
@@ -72,12 +73,29 @@ class QuantizedNetworks:
                 calibration = calibration_images(self.graph, self.images, self.seed)
             if test is None:
                 test = calibration_images(self.graph, self.images, self.seed + 1)
-            recipe = replace(self.recipe, weight_bits=numerics.weight_bits)
-            quantized = quantize(self.graph, calibration, recipe)
+            if is_quantized(self.graph):
+                quantized = _as_it_is(self.graph, numerics)
+            else:
+                quantized = quantize(self.graph, calibration, replace(self.recipe, weight_bits=numerics.weight_bits))
             measured = accuracy(self.graph, quantized, numerics.requantize, test, self.labels)
             rounded = {name: round(min(value, ACCURACY_CEILING), ACCURACY_DECIMALS) for name, value in measured.items()}
             self._made[numerics] = Network(quantized, rounded)
         return self._made[numerics]
+
+
+def _as_it_is(graph: Graph, numerics: Numerics) -> Graph:
+    """A model that came quantized, where its weights fit the arithmetic.
+
+    Raises
+    ------
+    InfeasibleError: they do not.
+    """
+    bits = max(quantization_of(graph, op.inputs[1]).bits for op in graph.ops if op.kind in ("conv", "gemm"))
+    if bits > numerics.weight_bits:
+        hint = "the network came quantized; start from the float model to have others"
+        limit = Violation("bits of the network's weights", bits, numerics.weight_bits, "bits", hint)
+        raise InfeasibleError(f"{graph.source or graph.name} on weights of {numerics.weight_bits} bits", (limit,))
+    return graph
 
 
 def reachable_numerics(family: Accelerator, space: SearchSpace) -> list[Numerics]:

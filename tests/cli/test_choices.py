@@ -96,11 +96,11 @@ def test_a_folder_is_no_model(tmp_path: Path) -> None:
 
 
 def test_a_level_the_family_lacks_is_refused() -> None:
-    with pytest.raises(UsageError, match="level 'B' is not offered by systolic"):
-        simulate(load_workload("zoo:mlp", Path()), resolve_accelerator("systolic"), level="B")
+    with pytest.raises(UsageError, match="level 'D' is not offered by systolic"):
+        simulate(load_workload("zoo:mlp", Path()), resolve_accelerator("systolic"), level="D")
 
 
-@pytest.mark.parametrize("level", ["A", "C"])
+@pytest.mark.parametrize("level", ["A", "B", "C"])
 def test_a_timeline_ends_when_the_metrics_say(level: str) -> None:
     result = simulate(
         load_workload("zoo:tiny_cnn", Path()), resolve_accelerator("systolic"), level=level, with_timeline=True

@@ -36,7 +36,7 @@ SHAPES = ((2, 2), (2, 3), (3, 2), (3, 5), (4, 4), (5, 3), (2, 8), (8, 2), (6, 7)
 def machine(rows: int, columns: int, dataflow: str, weight_bits: int = 8) -> Machine:
     """A machine of which only the array and the width of a weight word matter here."""
     weight_word = (columns * weight_bits + 7) // 8
-    word_bytes = dict(zip(MemoryId, (rows, weight_word, 9, columns, 4 * columns, columns), strict=True))
+    word_bytes = dict(zip(list(MemoryId)[:6], (rows, weight_word, 9, columns, 4 * columns, columns), strict=True))
     return Machine(rows, columns, dataflow, weight_bits, 1, "q31", 8, 4, dict.fromkeys(MemoryId, 1024), word_bytes, 16)
 
 

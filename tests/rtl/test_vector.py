@@ -26,7 +26,7 @@ UNTOUCHED = -86
 
 def machine(columns: int, lanes: int, mode: str) -> Machine:
     """A machine of which only columns, lanes, mode and memory sizes matter here."""
-    word_bytes = dict(zip(MemoryId, (4, columns, 9 * lanes, columns, 4 * columns, columns), strict=True))
+    word_bytes = dict(zip(list(MemoryId)[:6], (4, columns, 9 * lanes, columns, 4 * columns, columns), strict=True))
     words = dict.fromkeys(MemoryId, WORDS)
     return Machine(4, columns, "ws", 8, lanes, mode, 8, 4, words, word_bytes, 16)
 

@@ -81,7 +81,7 @@ class FakeEngine(wiring.Component):
     def __init__(self, engine: str, machine: Machine) -> None:
         self.engine = engine
         members: dict[str, Any] = {"control": Out(EngineControl())}
-        bits = {memory: 8 * machine.word_bytes[memory] for memory in MemoryId}
+        bits = {memory: 8 * size for memory, size in machine.word_bytes.items()}
         if engine == "matmul":
             members["a"] = Out(ReadPort(bits[MemoryId.ACTIVATION]))
             members["w"] = Out(ReadPort(bits[MemoryId.WEIGHT]))

@@ -15,27 +15,35 @@ import numpy as np
 from dse.program.dependences import FROM_START, filling_tasks
 from dse.program.tile.errors import TileProgramError
 from dse.program.tile.expand import Expanded, IntArray, effective, expand
-from dse.program.tile.footprint import accesses, bounds_problems, descriptor_problems, place, semaphore_slots, unit
+from dse.program.tile.footprint import accesses, bounds_problems, descriptor_problems, semaphore_slots, unit
+from dse.program.tile.footprint_element import place
 from dse.program.tile.isa import ENGINES, SEMAPHORE_MAX, SEMAPHORES, Descriptor, MemoryId
+from dse.program.tile.overlap import ActivationWords
 from dse.program.tile.program import Machine, TileStep
 
 #: Engines that touch each memory besides one another: the only pairs that can race.
-_PAIRS: Mapping[MemoryId | None, tuple[str, str]] = {
-    MemoryId.ACTIVATION: ("load", "matmul"),
-    MemoryId.WEIGHT: ("load", "matmul"),
-    MemoryId.PARAMETER: ("load", "vector"),
-    MemoryId.RESIDUAL: ("load", "vector"),
-    MemoryId.ACCUMULATOR: ("matmul", "vector"),
-    MemoryId.OUTPUT: ("vector", "store"),
-    None: ("load", "store"),
-}
+_PAIRS: tuple[tuple[MemoryId | None, tuple[str, str]], ...] = (
+    (MemoryId.ACTIVATION, ("load", "matmul")),
+    (MemoryId.ACTIVATION, ("vector", "matmul")),
+    (MemoryId.ACTIVATION, ("load", "vector")),
+    (MemoryId.WEIGHT, ("load", "matmul")),
+    (MemoryId.PARAMETER, ("load", "vector")),
+    (MemoryId.RESIDUAL, ("load", "vector")),
+    (MemoryId.ACCUMULATOR, ("matmul", "vector")),
+    (MemoryId.OUTPUT, ("vector", "store")),
+    (MemoryId.STATE, ("load", "vector")),
+    (MemoryId.STATE, ("vector", "store")),
+    (MemoryId.STATE, ("load", "store")),
+    (MemoryId.TABLE, ("load", "vector")),
+    (None, ("load", "store")),
+)
 
 
 def check(step: TileStep, machine: Machine, memory_bytes: int) -> list[str]:
     """Problems of a step, each one sentence that names queue and descriptor; empty when it is safe.
 
-    A safe step runs to its end and leaves the same bytes in every legal order. Intervals of addresses stand for
-    the addresses in them, so two interleaved but disjoint accesses count as a race.
+    A safe step runs to its end and leaves the same bytes in every legal order. Outside the activation scratchpad
+    intervals of addresses stand for the addresses in them: two interleaved but disjoint accesses count as a race.
 
     Parameters
     ----------
@@ -252,12 +260,20 @@ def _races(step: TileStep, machine: Machine, queues: Mapping[str, Expanded], clo
     split = dict(zip(ENGINES, np.split(clocks, np.cumsum(sizes)[:-1]), strict=True))
     addresses = {engine: effective(queues[engine], step.queues[engine], machine) for engine in ENGINES}
     problems = []
-    for memory, (one, other) in _PAIRS.items():
+    words = ActivationWords(machine)
+    for memory, (one, other) in _PAIRS:
         sides = [
             _intervals(step.queues[engine], queues[engine], addresses[engine], memory, machine)
             for engine in (one, other)
         ]
         for a, b in _conflicts(sides[0], sides[1], split[one], split[other], ENGINES.index(one), ENGINES.index(other)):
+            if memory is MemoryId.ACTIVATION:
+                pair = [
+                    (step.queues[engine][int(queues[engine].descriptor[side.task[row]])], int(side.low[row]))
+                    for engine, side, row in ((one, sides[0], a), (other, sides[1], b))
+                ]
+                if not words.shared(*pair[0], *pair[1]):
+                    continue
             names = [
                 _task_name(step, engine, int(queues[engine].descriptor[side.task[row]]), int(side.task[row]))
                 for engine, side, row in ((one, sides[0], a), (other, sides[1], b))

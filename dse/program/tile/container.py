@@ -93,7 +93,7 @@ def decode_program(data: bytes) -> TileProgram:
     if len(data) < _HEADER.size or data[: len(MAGIC)] != MAGIC:
         raise TileProgramError(f"no tile program: {len(data)} bytes that do not begin with {MAGIC!r} and a header")
     _, version, manifest_bytes, descriptors, image_bytes, checksum = _HEADER.unpack_from(data)
-    if version != ISA_VERSION:
+    if not 1 <= version <= ISA_VERSION:
         raise TileProgramError(f"a tile program of instruction set version {version}; this is version {ISA_VERSION}")
     expected = _HEADER.size + manifest_bytes + descriptors * DESCRIPTOR_BYTES + image_bytes
     if len(data) != expected:
@@ -121,6 +121,8 @@ def _manifest(text: bytes) -> _Manifest:
         raise TileProgramError(f"the tile program's manifest is invalid at {where}: {first['msg']}") from None
     machine = manifest.machine
     for memory in MemoryId:
+        if memory in (MemoryId.STATE, MemoryId.TABLE) and memory not in machine.words:
+            continue
         if machine.words.get(memory, 0) < 2 or machine.word_bytes.get(memory, 0) < 1:
             raise TileProgramError(f"the tile program's machine has no {memory.name.lower()} scratchpad")
     for item in fields(Machine):

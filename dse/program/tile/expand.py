@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.program.tile.errors import TileProgramError
-from dse.program.tile.isa import LOOP_DEPTH, Descriptor, MemoryId, Opcode
+from dse.program.tile.isa import LOADABLE, LOOP_DEPTH, Descriptor, MemoryId, Opcode
+from dse.program.tile.isa_element import ELEMENT_UNIT, UNARY
 from dse.program.tile.program import Machine
 
 IntArray = npt.NDArray[np.int64]
@@ -156,7 +157,30 @@ _COMPUTE_OPERANDS: dict[Opcode, tuple[Operand, ...]] = {
         Operand("param", "param", MemoryId.PARAMETER, False),
         Operand("res", "out", MemoryId.RESIDUAL, True),
     ),
+    Opcode.FORWARD: (
+        Operand("acc", "acc", MemoryId.ACCUMULATOR, True),
+        Operand("out", "out", MemoryId.ACTIVATION, True),
+        Operand("param", "param", MemoryId.PARAMETER, False),
+    ),
 }
+
+
+def store_source(d: Descriptor) -> MemoryId:
+    """The scratchpad that a STORE reads."""
+    return MemoryId.STATE if d["from_state"] else MemoryId.OUTPUT
+
+
+def _element_operands(d: Descriptor) -> tuple[Operand, ...]:
+    """Operands of the element unit, whose memories are fields."""
+    into = Operand("dst", "dst", MemoryId(d["dst_memory"]), True)
+    table = Operand("table", "table", MemoryId.TABLE, False)
+    if d.op == Opcode.SCALE:
+        sums = Operand("acc", "acc", MemoryId.ACCUMULATOR, True)
+        return sums, Operand("param", "param", MemoryId.PARAMETER, False), into, table
+    first = Operand("a", "a", MemoryId(d["a_memory"]), True)
+    if d.op != Opcode.ELEMENT or d["function"] in UNARY:
+        return first, into, table
+    return first, Operand("b", "b", MemoryId(d["b_memory"]), True), into, table
 
 
 def operands(d: Descriptor) -> tuple[Operand, ...]:
@@ -166,11 +190,13 @@ def operands(d: Descriptor) -> tuple[Operand, ...]:
     ------
     TileProgramError: a LOAD names a memory that it cannot write.
     """
-    if d.op == Opcode.LOAD and not MemoryId.ACTIVATION <= d["memory"] <= MemoryId.RESIDUAL:
-        choices = ", ".join(f"{item.value} {item.name}" for item in list(MemoryId)[:4])
+    if d.op in ELEMENT_UNIT:
+        return _element_operands(d)
+    if d.op == Opcode.LOAD and d["memory"] not in LOADABLE:
+        choices = ", ".join(f"{item.value} {item.name}" for item in LOADABLE)
         raise TileProgramError(f"LOAD into memory {d['memory']}; it can fill {choices}")
     if d.op in (Opcode.LOAD, Opcode.STORE):
-        local = MemoryId.OUTPUT if d.op == Opcode.STORE else MemoryId(d["memory"])
+        local = store_source(d) if d.op == Opcode.STORE else MemoryId(d["memory"])
         return Operand("ext", "ext", None, False), Operand("local", "local", local, True)
     return _COMPUTE_OPERANDS.get(d.op, ())
 
@@ -195,6 +221,8 @@ def effective(expanded: Expanded, queue: Sequence[Descriptor], machine: Machine)
 
 def _addresses(d: Descriptor, operand: Operand, index: IntArray, machine: Machine) -> IntArray:
     increments = np.array([d[f"{operand.increments}_inc{level}"] for level in range(LOOP_DEPTH)], np.int64)
+    if operand.memory is None:
+        increments = np.where((d["ext_down"] >> np.arange(LOOP_DEPTH)) & 1, -increments, increments)
     address = d[f"{operand.name}_base"] + index @ increments
     if operand.halves and operand.memory is not None:
         toggle = d[f"{operand.name}_toggle"]

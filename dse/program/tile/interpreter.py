@@ -18,7 +18,8 @@ from dse.program.tile.errors import TileProgramError
 from dse.program.tile.expand import Expanded, IntArray, effective, expand
 from dse.program.tile.footprint import Slots, bounds_problems, descriptor_problems, semaphore_slots
 from dse.program.tile.isa import ENGINES, SEMAPHORE_MAX, SEMAPHORES, Descriptor
-from dse.program.tile.kernels import Kernel, Scratchpads, kernel
+from dse.program.tile.kernels import kernel
+from dse.program.tile.pads import Kernel, Scratchpads
 from dse.program.tile.program import HostStep, Machine, TileProgram, TileStep
 
 ByteArray = npt.NDArray[np.uint8]

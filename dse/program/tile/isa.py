@@ -34,9 +34,18 @@ VECTOR  for n < n_blocks, m < rows_count: row m of block n is acc[acc + n*rows_c
         Written to OUT[out + n*rows_count + m][j]. Channel parameters are words of `vector_lanes` lanes at
         PARAM[param + n*(columns/lanes) + j//lanes].
         res has the increments of out.
+FORWARD VECTOR without `add`, back into the activation scratchpad, where a MATMUL of the next layer reads: for
+        n < n_blocks, y < height, x < width the row acc[acc + (n*height + y)*width + x] becomes the bytes
+        [n*columns, (n+1)*columns) of the words that begin at ACT[out + y*out_stride_y + x*out_stride_x]: lane j goes
+        to byte (n*columns + j) % rows of word (n*columns + j) // rows behind it. The group of `vector_lanes` channels
+        that is written in a cycle must lie in one word: vector_lanes divides rows.
 SYNC    waits and signals only.     LOOP see above.     HALT ends a queue.
 
 A channel's parameters are 9 bytes: int32 bias, uint32 multiplier, int8 shift (little endian).
+
+Version 2 adds the element unit: SCALE, ELEMENT, POOL and NORMALIZE in the `vector` queue, the memories STATE and
+TABLE, `from_state` of STORE and `ext_down` of LOAD and STORE. `dse.program.tile.isa_element` defines them. Programs
+of version 1 keep their meaning, bit for bit and cycle for cycle.
 """
 
 from __future__ import annotations
@@ -45,7 +54,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-ISA_VERSION = 1
+ISA_VERSION = 2
 DESCRIPTOR_BYTES = 64
 LOOP_DEPTH = 4
 SEMAPHORES = 16
@@ -65,10 +74,15 @@ class Opcode(IntEnum):
     STORE = 4
     MATMUL = 5
     VECTOR = 6
+    SCALE = 7
+    ELEMENT = 8
+    POOL = 9
+    NORMALIZE = 10
+    FORWARD = 14
 
 
 class MemoryId(IntEnum):
-    """Scratchpad memories. LOAD may write the first four."""
+    """Scratchpad memories. LOAD may write `LOADABLE`; a machine without an element unit has no STATE and no TABLE."""
 
     ACTIVATION = 0
     WEIGHT = 1
@@ -76,7 +90,14 @@ class MemoryId(IntEnum):
     RESIDUAL = 3
     ACCUMULATOR = 4
     OUTPUT = 5
+    STATE = 6
+    TABLE = 7
 
+
+#: Memories that a LOAD fills.
+LOADABLE = (
+    MemoryId.ACTIVATION, MemoryId.WEIGHT, MemoryId.PARAMETER, MemoryId.RESIDUAL, MemoryId.STATE, MemoryId.TABLE,
+)  # fmt: skip
 
 OPCODE_ENGINES: Mapping[Opcode, tuple[str, ...]] = {
     Opcode.HALT: ENGINES,
@@ -86,6 +107,11 @@ OPCODE_ENGINES: Mapping[Opcode, tuple[str, ...]] = {
     Opcode.STORE: ("store",),
     Opcode.MATMUL: ("matmul",),
     Opcode.VECTOR: ("vector",),
+    Opcode.FORWARD: ("vector",),
+    Opcode.SCALE: ("vector",),
+    Opcode.ELEMENT: ("vector",),
+    Opcode.POOL: ("vector",),
+    Opcode.NORMALIZE: ("vector",),
 }
 
 
@@ -131,8 +157,8 @@ PAYLOAD: Mapping[Opcode, tuple[Field, ...]] = {
     Opcode.HALT: (),
     Opcode.LOOP: (Field("count", 16), Field("body", 16)),
     Opcode.SYNC: (),
-    Opcode.LOAD: (*_DMA, Field("memory", 3)),
-    Opcode.STORE: _DMA,
+    Opcode.LOAD: (*_DMA, Field("memory", 3), Field("ext_down", LOOP_DEPTH)),
+    Opcode.STORE: (*_DMA, Field("from_state", 1), Field("ext_down", LOOP_DEPTH)),
     Opcode.MATMUL: (
         Field("n_blocks", 16),
         Field("n_rows", 8),
@@ -164,6 +190,89 @@ PAYLOAD: Mapping[Opcode, tuple[Field, ...]] = {
         Field("multiplier_y", 24),
         Field("multiplier_res", 24),
         Field("add_shift", 6),
+    ),
+    Opcode.FORWARD: (
+        Field("n_blocks", 16),
+        Field("height", 16),
+        Field("width", 16),
+        *_operand("acc", 16, 16),
+        *_operand("out", 16, 16),
+        *_operand("param", 16, 16, toggles=False),
+        Field("out_stride_y", 16),
+        Field("out_stride_x", 16),
+        Field("zero_point", 8, signed=True),
+        Field("low", 8, signed=True),
+        Field("high", 8, signed=True),
+    ),
+    Opcode.SCALE: (
+        Field("n_blocks", 16),
+        Field("rows_count", 16),
+        *_operand("acc", 16, 16),
+        *_operand("dst", 16, 16),
+        *_operand("param", 16, 16, toggles=False),
+        Field("dst_memory", 3),
+        Field("zero_point", 16, signed=True),
+        Field("low", 16, signed=True),
+        Field("high", 16, signed=True),
+        Field("look_up", 1),
+        Field("table_base", 6),
+    ),
+    Opcode.ELEMENT: (
+        Field("n_blocks", 16),
+        Field("rows_count", 16),
+        *_operand("a", 16, 16),
+        *_operand("b", 16, 16),
+        *_operand("dst", 16, 16),
+        Field("a_memory", 3),
+        Field("b_memory", 3),
+        Field("dst_memory", 3),
+        Field("a_spread", 2),
+        Field("b_spread", 2),
+        Field("function", 3),
+        Field("zero_a", 17, signed=True),
+        Field("zero_b", 9, signed=True),
+        Field("multiplier_a", 24),
+        Field("multiplier_b", 24),
+        Field("shift", 6),
+        Field("rounding", 2),
+        Field("zero_point", 9, signed=True),
+        Field("narrow", 1),
+        Field("look_up", 1),
+        Field("table_base", 6),
+    ),
+    Opcode.POOL: (
+        Field("n_blocks", 16),
+        Field("height", 16),
+        Field("width", 16),
+        Field("kernel_rows", 8),
+        Field("kernel_columns", 8),
+        *_operand("a", 16, 16),
+        *_operand("dst", 16, 16),
+        *(Field(f"a_stride_{dim}", 16) for dim in ("n", "r", "s", "y", "x")),
+        Field("a_memory", 3),
+        Field("dst_memory", 3),
+        Field("function", 1),
+        Field("zero_a", 9, signed=True),
+        Field("multiplier_a", 24),
+        Field("shift", 6),
+        Field("rounding", 2),
+        Field("zero_point", 9, signed=True),
+    ),
+    Opcode.NORMALIZE: (
+        Field("n_blocks", 16),
+        Field("rows_count", 16),
+        Field("channels", 16),
+        *_operand("a", 16, 16),
+        *_operand("dst", 16, 16),
+        Field("a_memory", 3),
+        Field("dst_memory", 3),
+        Field("function", 1),
+        Field("table_base", 6),
+        Field("multiplier_a", 24),
+        Field("shift", 6),
+        Field("epsilon", 24),
+        Field("epsilon_shift", 6),
+        Field("zero_point", 9, signed=True),
     ),
 }
 

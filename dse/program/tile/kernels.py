@@ -1,4 +1,4 @@
-"""What LOAD, STORE, MATMUL and VECTOR do to memories: one NumPy function a descriptor, called per instance.
+"""What LOAD, STORE, MATMUL, VECTOR and FORWARD do to memories: one NumPy function a descriptor, called per instance.
 
 Everything that does not depend on addresses is worked out once; an instance then costs a few array operations on
 views. Addresses must lie inside their memories: the interpreter checks them beforehand.
@@ -6,49 +6,21 @@ views. Addresses must lie inside their memories: the interpreter checks them bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dse.ir.requantize import add_q31, requantize
-from dse.program.tile.errors import TileProgramError
-from dse.program.tile.isa import PARAMETER_BYTES, Descriptor, MemoryId, Opcode
-from dse.program.tile.program import Machine
-
-ByteArray = npt.NDArray[np.uint8]
-#: Executes one instance, given its effective address by operand.
-Kernel = Callable[[Mapping[str, int]], None]
+from dse.program.tile.expand import store_source
+from dse.program.tile.isa import Descriptor, MemoryId, Opcode
+from dse.program.tile.isa_element import ELEMENT_UNIT
+from dse.program.tile.kernels_element import element_kernel
+from dse.program.tile.pads import ByteArray, Kernel, Scratchpads, channel_parameters
 
 #: Sums of this many int8 products are exact in float32: 2**10 * 2**14 = 2**24.
 _FLOAT32_DEPTH = 1024
-
-
-@dataclass(frozen=True, eq=False)
-class Scratchpads:
-    """On-chip memories as bytes, uint8, shape (words, word_bytes) each."""
-
-    machine: Machine
-    bytes: Mapping[MemoryId, ByteArray]
-
-    @staticmethod
-    def fresh(machine: Machine, rng: np.random.Generator | None) -> Scratchpads:
-        """Memories as power-up leaves them: random bytes, or zeros without a generator."""
-        contents = {}
-        for memory in MemoryId:
-            shape = (machine.words[memory], machine.word_bytes[memory])
-            contents[memory] = np.zeros(shape, np.uint8) if rng is None else rng.integers(0, 256, shape, np.uint8)
-        return Scratchpads(machine, contents)
-
-    def int8(self, memory: MemoryId) -> npt.NDArray[np.int8]:
-        """A view as int8, shape (words, word_bytes)."""
-        return self.bytes[memory].view(np.int8)
-
-    def accumulators(self) -> npt.NDArray[np.int32]:
-        """A view as int32, shape (words, columns)."""
-        return self.bytes[MemoryId.ACCUMULATOR].view("<i4")
 
 
 def kernel(d: Descriptor, pads: Scratchpads, memory: ByteArray) -> Kernel:
@@ -59,6 +31,10 @@ def kernel(d: Descriptor, pads: Scratchpads, memory: ByteArray) -> Kernel:
         return _matmul(d, pads)
     if d.op == Opcode.VECTOR:
         return _vector(d, pads)
+    if d.op == Opcode.FORWARD:
+        return _forward(d, pads)
+    if d.op in ELEMENT_UNIT:
+        return element_kernel(d, pads)
     return lambda address: None
 
 
@@ -67,7 +43,7 @@ def kernel(d: Descriptor, pads: Scratchpads, memory: ByteArray) -> Kernel:
 
 def _transfer(d: Descriptor, pads: Scratchpads, memory: ByteArray) -> Kernel:
     load = d.op == Opcode.LOAD
-    local = MemoryId(d["memory"]) if load else MemoryId.OUTPUT
+    local = MemoryId(d["memory"]) if load else store_source(d)
     scratchpad, word = pads.bytes[local], pads.machine.word_bytes[local]
     shape = (d["n0"], d["n1"], d["n2"], d["run_bytes"])
     external_strides = [d[f"ext_stride{i}"] for i in range(3)]
@@ -171,23 +147,30 @@ def _vector(d: Descriptor, pads: Scratchpads) -> Kernel:
     return execute
 
 
-def channel_parameters(
-    words: ByteArray, blocks: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Bias, multiplier and shift of the channels in parameter words, each of shape (blocks, 1, columns).
+def _forward(d: Descriptor, pads: Scratchpads) -> Kernel:
+    machine = pads.machine
+    blocks, height, width = d["n_blocks"], d["height"], d["width"]
+    groups, rows = machine.columns // machine.vector_lanes, blocks * height * width
+    accumulators, activations = pads.accumulators(), pads.bytes[MemoryId.ACTIVATION]
+    # channels of a pixel are consecutive bytes, whatever the width of a word
+    target_shape = (height, width, blocks * machine.columns)
+    strides = (d["out_stride_y"] * machine.rows, d["out_stride_x"] * machine.rows, 1)
+    in_order = _overlap((1, height, width, target_shape[2]), [0, *strides[:2]], activations.size)
 
-    Channels that a layer does not have hold zeros; they get shift 1, with which multiplier 0 gives 0.
+    def execute(address: Mapping[str, int]) -> None:
+        words = pads.bytes[MemoryId.PARAMETER][address["param"] : address["param"] + blocks * groups]
+        bias, multiplier, shift = channel_parameters(words, blocks)
+        acc = accumulators[address["acc"] : address["acc"] + rows].reshape(blocks, height * width, machine.columns)
+        total = (acc + bias).astype(np.int64)
+        y = requantize(total, multiplier, shift, d["zero_point"], d["low"], d["high"], machine.requantize)
+        pixels = y.transpose(1, 0, 2).reshape(target_shape)
+        target = np.ndarray(target_shape, np.int8, activations, address["out"] * machine.rows, strides)
+        if not in_order:
+            target[...] = pixels
+            return
+        for n in range(blocks):
+            lanes = slice(n * machine.columns, (n + 1) * machine.columns)
+            for at in np.ndindex(height, width):
+                target[at][lanes] = pixels[at][lanes]
 
-    Raises
-    ------
-    TileProgramError: a shift outside 1..62 (nothing was loaded there, or something else).
-    """
-    channels = np.ascontiguousarray(words).reshape(blocks, 1, -1, PARAMETER_BYTES)
-    bias = channels[..., 0:4].copy().view("<i4")[..., 0]
-    multiplier = channels[..., 4:8].copy().view("<u4")[..., 0].astype(np.int64)
-    shift = channels[..., 8].view(np.int8).astype(np.int64)
-    shift = np.where((multiplier == 0) & (shift == 0), 1, shift)
-    if (shift < 1).any() or (shift > 62).any():
-        wrong = int(shift[(shift < 1) | (shift > 62)][0])
-        raise TileProgramError(f"VECTOR reads channel parameters with a shift of {wrong}; 1 to 62 are valid")
-    return bias, multiplier, shift
+    return execute

@@ -22,7 +22,8 @@ class Machine:
 
     `words[m]` and `word_bytes[m]` per `MemoryId`; ping-pong halves are `words // 2`. Weight words hold
     `columns` weights of `weight_bits` bits, column 0 in the lowest bits. Accumulator words hold `columns`
-    int32. Parameter words hold `vector_lanes` channels of 9 bytes.
+    int32. Parameter words hold `vector_lanes` channels of 9 bytes. A machine with an element unit has two more
+    memories: STATE, words of `columns` int16, and TABLE, words of 256 int16, one table each (a copy for every lane).
     """
 
     rows: int
@@ -36,6 +37,10 @@ class Machine:
     words: Mapping[MemoryId, int]
     word_bytes: Mapping[MemoryId, int]
     descriptors: int  # capacity of each queue's descriptor memory
+
+    def has(self, memory: MemoryId) -> bool:
+        """Whether the machine has a memory; STATE and TABLE come with an element unit."""
+        return memory in self.words and memory in self.word_bytes
 
     def half(self, memory: MemoryId) -> int:
         """Words of one ping-pong half."""

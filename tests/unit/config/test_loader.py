@@ -251,7 +251,7 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 def test_the_schema_describes_every_key_and_the_include() -> None:
     document = schema()
-    assert set(document["properties"]) == {"name", "workload", "accelerator", "search", "emit", "include"}
+    assert set(document["properties"]) == {"name", "workload", "accelerator", "tech", "search", "emit", "include"}
     search = document["$defs"]["SearchConfig"]
     assert search["additionalProperties"] is False
     assert all("description" in rules for rules in search["properties"].values())

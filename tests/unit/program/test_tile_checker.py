@@ -172,18 +172,23 @@ def small_queue(rng: np.random.Generator, engine: str, machine: Machine) -> list
         if rng.random() < 0.3:
             queue.append(op(Opcode.SYNC))
         elif engine == "load":
-            memory = int(rng.choice([MemoryId.ACTIVATION, MemoryId.PARAMETER]))
+            memory = int(rng.choice([MemoryId.ACTIVATION, MemoryId.PARAMETER, MemoryId.STATE]))
             queue.append(op(Opcode.LOAD, {**one, "ext_base": word(), "local_base": word(), "memory": memory}))
         elif engine == "matmul":
             half = {"acc_phase": int(rng.integers(0, 2))}
             sizes = dict.fromkeys(("n_blocks", "n_rows", "n_columns", "n_channels", "height", "width"), 1)
             queue.append(op(Opcode.MATMUL, {**sizes, **half, "a_base": word(), "w_base": 0}))
+        elif engine == "vector" and rng.random() < 0.5:
+            into = int(rng.choice([MemoryId.ACTIVATION, MemoryId.OUTPUT, MemoryId.STATE]))
+            sizes = {"n_blocks": 1, "rows_count": 1, "multiplier_a": 1, "a_memory": MemoryId.STATE, "dst_memory": into}
+            queue.append(op(Opcode.ELEMENT, {**sizes, "a_base": word(), "dst_base": word()}))
         elif engine == "vector":
             half = {"acc_phase": int(rng.integers(0, 2))}
             sizes = {"n_blocks": 1, "rows_count": 1}
             queue.append(op(Opcode.VECTOR, {**sizes, **half, "out_base": word(), "param_base": word()}))
         else:
-            queue.append(op(Opcode.STORE, {**one, "ext_base": word(), "local_base": word()}))
+            state = int(rng.integers(0, 2))
+            queue.append(op(Opcode.STORE, {**one, "ext_base": word(), "local_base": word(), "from_state": state}))
     return queue
 
 
@@ -206,7 +211,7 @@ def touched(d: Descriptor, machine: Machine) -> set[tuple[str, int, bool]]:
     """(memory, word, writes) of every word of a task of `small_queue`; of accumulators, the half."""
     if d.op in (Opcode.LOAD, Opcode.STORE):
         load = d.op == Opcode.LOAD
-        local = MemoryId(d["memory"]).name if load else "OUTPUT"
+        local = MemoryId(d["memory"]).name if load else "STATE" if d["from_state"] else "OUTPUT"
         inside = {(local, d["local_base"] + i, load) for i in range(d["n2"])}
         return inside | {("memory", d["ext_base"] + i, not load) for i in range(d["n2"])}
     if d.op == Opcode.MATMUL:
@@ -216,6 +221,10 @@ def touched(d: Descriptor, machine: Machine) -> set[tuple[str, int, bool]]:
         groups = machine.columns // machine.vector_lanes
         parameters = {("PARAMETER", d["param_base"] + i, False) for i in range(groups)}
         return parameters | {("ACCUMULATOR", d["acc_phase"], False), ("OUTPUT", d["out_base"], True)}
+    if d.op == Opcode.ELEMENT:
+        into = MemoryId(d["dst_memory"])
+        words = -(-machine.columns // machine.rows) if into == MemoryId.ACTIVATION else 1
+        return {("STATE", d["a_base"], False)} | {(into.name, d["dst_base"] + i, True) for i in range(words)}
     return set()
 
 
@@ -263,7 +272,7 @@ def all_executions(sample: TileStep, machine: Machine) -> tuple[bool, bool, bool
     return stuck, overflow, race
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_verdict_equals_the_exploration_of_all_executions(seed: int) -> None:
     machine = small_machine()

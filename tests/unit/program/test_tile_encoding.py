@@ -101,8 +101,8 @@ def test_a_cut_or_damaged_queue_names_its_descriptor() -> None:
     data = encode_queue([Descriptor(Opcode.SYNC), Descriptor(Opcode.HALT)])
     with pytest.raises(TileProgramError, match="127: its last descriptor is cut"):
         decode_queue(data[:-1])
-    with pytest.raises(TileProgramError, match="descriptor 1: 9 is no opcode"):
-        decode_queue(data[:64] + b"\x09" + data[65:])
+    with pytest.raises(TileProgramError, match="descriptor 1: 15 is no opcode"):
+        decode_queue(data[:64] + b"\x0f" + data[65:])
 
 
 @pytest.mark.parametrize("image", [True, False])
@@ -165,5 +165,5 @@ def test_programs_that_contradict_themselves_are_refused(change: tuple[bytes, by
 def test_programs_of_another_version_are_refused() -> None:
     data = bytearray(encode_program(program(2)))
     data[8] += 1
-    with pytest.raises(TileProgramError, match="instruction set version 2; this is version 1"):
+    with pytest.raises(TileProgramError, match="instruction set version 3; this is version 2"):
         decode_program(bytes(data))

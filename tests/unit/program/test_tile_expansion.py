@@ -121,7 +121,7 @@ def test_operands_live_where_the_instruction_set_says() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("memory", [4, 5, 7])
+@pytest.mark.parametrize("memory", [4, 5])
 def test_load_into_a_memory_it_cannot_write_is_refused(memory: int) -> None:
     with pytest.raises(TileProgramError, match=f"LOAD into memory {memory}; it can fill 0 ACTIVATION"):
         operands(Descriptor(Opcode.LOAD, {"memory": memory}))

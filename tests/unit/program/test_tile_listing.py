@@ -13,7 +13,7 @@ from dse.program.tile.listing import listing, queue_lines
 def test_a_pipeline_reads_like_its_queues() -> None:
     sample = pipeline(3, blocks=2, tiles=3)
     text = listing(sample.step)
-    assert text.startswith("step sample: op (0 useful MACs)\n\nload: 6 descriptors\n")
+    assert text.startswith("step sample: op (0 useful MACs) in layer 0\n\nload: 6 descriptors\n")
     lines = text.splitlines()
     counts = [len(sample.step.queues[engine]) for engine in ("load", "matmul", "vector", "store")]
     assert len(lines) == 1 + sum(2 + count for count in counts)

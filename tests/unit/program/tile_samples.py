@@ -9,6 +9,7 @@ import numpy as np
 
 from dse.ir.requantize import add_q31, encode_scale, requantize
 from dse.program.tile.isa import ENGINES, PARAMETER_BYTES, Descriptor, Field, MemoryId, Opcode, fields
+from dse.program.tile.isa_element import TABLE_BYTES
 from dse.program.tile.program import Machine, TileStep
 
 SEMAPHORE = {name: i for i, name in enumerate(("a_ready", "a_free", "w_ready", "w_free", "acc_ready", "acc_free",
@@ -27,7 +28,10 @@ def small_machine(
         MemoryId.RESIDUAL: columns,
         MemoryId.ACCUMULATOR: 4 * columns,
         MemoryId.OUTPUT: columns,
+        MemoryId.STATE: 2 * columns,
+        MemoryId.TABLE: TABLE_BYTES,
     }
+    depth[MemoryId.TABLE] = 6
     return Machine(rows, columns, "ws", weight_bits, lanes, requantize, 4, 3, depth, word_bytes, 64)
 
 
@@ -111,7 +115,8 @@ def executed(queue: Sequence[Descriptor]) -> Iterator[tuple[int, tuple[int, ...]
 
 def slow_address(d: Descriptor, name: str, increments: str, half: int, index: Sequence[int]) -> int:
     """The effective address as the text of the instruction set defines it."""
-    address = d[f"{name}_base"] + sum(index[level] * d[f"{increments}_inc{level}"] for level in range(4))
+    signs = [-1 if name == "ext" and d["ext_down"] >> level & 1 else 1 for level in range(4)]
+    address = d[f"{name}_base"] + sum(index[level] * signs[level] * d[f"{increments}_inc{level}"] for level in range(4))
     parity = sum(index[level] & 1 for level in range(4) if d[f"{name}_toggle"] >> level & 1) % 2
     return address + half * (d[f"{name}_phase"] ^ parity)
 
