@@ -18,6 +18,7 @@ COMMANDS = {
     "run": "dse.cli.run",
     "simulate": "dse.cli.simulate",
     "compile": "dse.cli.compile",
+    "compare": "dse.cli.compare",
     "list": "dse.cli.list",
     "show": "dse.cli.show",
     "quantize": "dse.cli.quantize",

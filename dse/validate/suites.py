@@ -8,12 +8,16 @@ from pathlib import Path
 from dse.core.errors import UsageError
 from dse.validate.dram import dram_closed_form_suite, dram_suite
 from dse.validate.eyeriss_suite import eyeriss_suite
+from dse.validate.peer_suites import nvdla_layers_suite, nvdla_rates_suite, vela_suite
 from dse.validate.scalesim import scalesim_suite
 from dse.validate.suite import Suite
 from dse.validate.tech_suites import area_suite, chips_suite, sram_prices_suite, sram_suite
 
 _SUITES: Mapping[str, tuple[str, Callable[[Path], Suite]]] = {
     "scalesim": ("systolic/scalesim_calc.csv", scalesim_suite),
+    "vela": ("npu/vela_networks.csv", vela_suite),
+    "nvdla_layers": ("seeds/nvdla_perf_per_layer.csv", nvdla_layers_suite),
+    "nvdla_rates": ("npu/nvdla_primer_table.csv", nvdla_rates_suite),
     "dram": ("systolic/dramsim3_patterns.csv", dram_suite),
     "dram_closed_form": ("systolic/dramsim3_patterns.csv", dram_closed_form_suite),
 }
