@@ -68,6 +68,14 @@ def random_arch(rng: random.Random, *, levels: int | None = None, capacity: bool
                 }
             )
         )  # fmt: skip
+    # drawn beside the stream, so that seeds that tests name keep their architectures
+    beside = random.Random(repr(made))
+    made = [
+        level.model_copy(
+            update={"window_reuse": beside.random() < 0.8, "transfer_cycles": beside.choice([0.0, 0.0, 0.5, 3.0])}
+        )
+        for level in made
+    ]
     return Arch(
         name="random", clock_mhz=100, levels=tuple(made), axes=tuple(axes),
         compute=Compute(mac_energy_pj=1.0, accumulator_bits=rng.choice([8, 16, 32])),

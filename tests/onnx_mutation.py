@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -122,6 +124,22 @@ def _version(model: onnx.ModelProto, rng: random.Random) -> None:
     model.opset_import[0].version = rng.randrange(7, 24)
 
 
+@contextlib.contextmanager
+def time_limit() -> Iterator[None]:
+    """Raises TooSlow in a block that takes longer than `SECONDS`; main thread only."""
+
+    def expire(number: int, frame: FrameType | None) -> None:
+        raise TooSlow(f"longer than {SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def outcome(path: Path) -> str:
     """ "read" or "refused"; anything else that happens is raised.
 
@@ -130,19 +148,11 @@ def outcome(path: Path) -> str:
     TooSlow: reading and preparing took longer than `SECONDS`.
     ValueError: the refusal has more than one line.
     """
-
-    def expire(number: int, frame: FrameType | None) -> None:
-        raise TooSlow(f"longer than {SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, expire)
-    signal.alarm(SECONDS)
-    try:
-        prepare(read_model(path))
-    except ModelError as error:
-        if "\n" in str(error):
-            raise ValueError(f"a refusal of more than one line: {error}") from error
-        return "refused"
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+    with time_limit():
+        try:
+            prepare(read_model(path))
+        except ModelError as error:
+            if "\n" in str(error):
+                raise ValueError(f"a refusal of more than one line: {error}") from error
+            return "refused"
     return "read"

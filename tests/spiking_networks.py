@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from accelerators.neuromorphic.blocks import NeuronMapping
 from accelerators.neuromorphic.hardware import NeuromorphicHardware
 from accelerators.neuromorphic.linear import ConvLayer
-from accelerators.neuromorphic.mapping import NeuronMapping
 from accelerators.neuromorphic.network import Csr, Input, Network, Population, Projection
 from accelerators.neuromorphic.prices import EVENTS, Prices
 from accelerators.neuromorphic.semantics import KEEP_ALL, never

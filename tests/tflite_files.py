@@ -12,7 +12,7 @@ import tflite
 
 Array = npt.NDArray[Any]
 
-_TYPES = {"int8": "INT8", "uint8": "UINT8", "int16": "INT16", "int32": "INT32", "float32": "FLOAT32"}
+_TYPES = {"int8": "INT8", "uint8": "UINT8", "int16": "INT16", "int32": "INT32", "int64": "INT64", "float32": "FLOAT32"}
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """GPUs: analytical kernel models, calibrated on a few physical constants, under a power limit.
 
-Public: `GpuHardware` and `preset`; kernel estimates (`gemm`, `convolution`, `depthwise`, `elementwise`, `row_wise`,
-`reduction`, `attention`, `recurrent`), each an `Estimate`; `observed_seconds` for the protocol; `under_power_limit`,
-`static_watts` and `area_mm2`; `fit_all` and `validate` on `Measured` rows.
+Public: the back end `GpuAccelerator`; `GpuHardware` and `preset`; kernel estimates (`gemm`, `convolution`, `depthwise`,
+`elementwise`, `row_wise`, `reduction`, `attention`, `recurrent`), each an `Estimate`; `observed_seconds` for the
+protocol; `under_power_limit`, `static_watts` and `area_mm2`; `fit_all` and `validate` on `Measured` rows.
 """
 
 from accelerators.gpu.area import area_mm2
@@ -10,6 +10,7 @@ from accelerators.gpu.attention import attention
 from accelerators.gpu.calibration import Fit, fit_all
 from accelerators.gpu.conv import ConvProblems, convolution, depthwise
 from accelerators.gpu.estimate import Estimate
+from accelerators.gpu.family import GpuAccelerator
 from accelerators.gpu.gemm import gemm
 from accelerators.gpu.hardware import DTYPES, GpuHardware, Rates
 from accelerators.gpu.measured import Measured, predict
@@ -27,6 +28,7 @@ __all__ = [
     "ConvProblems",
     "Estimate",
     "Fit",
+    "GpuAccelerator",
     "GpuCalibration",
     "GpuHardware",
     "Measured",

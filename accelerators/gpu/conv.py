@@ -7,7 +7,7 @@ Fused, the transforms happen inside the kernel; staged, three kernels write the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,8 @@ from accelerators.gpu.gemm_kernel import IntArray
 from accelerators.gpu.hardware import DTYPES, GpuHardware
 
 Direction = Literal["forward", "backward_data", "backward_weights"]
+#: What estimates the products: `gemm`, or a function of the same parameters that restricts the choice of tiles.
+Product = Callable[..., Estimate]
 #: Matrix instructions multiply whole groups of channels: fewer input channels are padded to this many.
 MATRIX_CHANNELS = 8
 
@@ -57,6 +59,7 @@ def convolution(
     direction: Direction = "forward",
     winograd: bool = True,
     values: Mapping[str, float] | None = None,
+    product: Product = gemm,
 ) -> Estimate:
     """The fastest algorithm for every convolution (dense, one group).
 
@@ -69,10 +72,10 @@ def convolution(
     """
     held = constants(hw, "conv", dtype) if values is None else values
     matrix = hw.tensor_cores and DTYPES[dtype][2] != "fp32"
-    options = {"implicit_gemm": _implicit(hw, problems, dtype, direction, held, matrix)}
+    options = {"implicit_gemm": _implicit(hw, problems, dtype, direction, held, matrix, product)}
     if winograd and not matrix:
-        options["winograd_2x2"] = _winograd(hw, problems, dtype, direction, held, edge=2, fused=True)
-        options["winograd_4x4"] = _winograd(hw, problems, dtype, direction, held, edge=4, fused=False)
+        options["winograd_2x2"] = _winograd(hw, problems, dtype, direction, held, product, edge=2, fused=True)
+        options["winograd_4x4"] = _winograd(hw, problems, dtype, direction, held, product, edge=4, fused=False)
     return choose(options)
 
 
@@ -98,7 +101,13 @@ def depthwise(
 
 
 def _implicit(
-    hw: GpuHardware, p: ConvProblems, dtype: str, direction: Direction, held: Mapping[str, float], matrix: bool
+    hw: GpuHardware,
+    p: ConvProblems,
+    dtype: str,
+    direction: Direction,
+    held: Mapping[str, float],
+    matrix: bool,
+    product: Product,
 ) -> Estimate:
     """Convolution as a GEMM whose left operand is gathered on the fly."""
     out_height, out_width = p.output
@@ -113,7 +122,7 @@ def _implicit(
         m, n, k, distinct = inputs, p.channels, p.filters * window, pixels * p.filters
     else:
         m, n, k, distinct = channels * window, p.filters, pixels, inputs * channels
-    return gemm(
+    return product(
         hw, m, n, k, dtype=dtype, a_elements=np.minimum(distinct, m * k), kernel="conv",
         efficiency=held["implicit_efficiency"], library="" if matrix else "simt", values=held,
     )  # fmt: skip
@@ -125,6 +134,7 @@ def _winograd(
     dtype: str,
     direction: Direction,
     held: Mapping[str, float],
+    product: Product,
     *,
     edge: int,
     fused: bool,
@@ -142,12 +152,12 @@ def _winograd(
     m, n, k = (source, target, tiles) if direction == "backward_weights" else (tiles, target, source)
     if fused:
         # a thread block does all points of a small tile of output tiles x filters: input pixels come in once
-        core = gemm(
+        core = product(
             hw, m, n, k, points=points, dtype=dtype, a_elements=np.minimum(m * k, pixels * source / points),
             kernel="conv", efficiency=held["fused_efficiency"], library="winograd_fused", values=held,
         )  # fmt: skip
     else:
-        core = gemm(
+        core = product(
             hw, m, n, k, batch=points, dtype=dtype, kernel="conv", efficiency=held["staged_efficiency"],
             library="simt", values=held,
         )  # fmt: skip
@@ -166,4 +176,6 @@ def _winograd(
         l2_bytes=core.l2_bytes,
         bound_s=np.minimum(core.bound_s, seconds),
         launches=core.launches + (0.0 if fused else 3.0),
+        terms=core.terms,
+        grid=core.grid,
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dse.core.errors import UsageError, nearest
 
@@ -47,7 +47,13 @@ class GpuHardware(BaseModel):
     architecture: Architecture = Field("ampere", description="generation: tile library, default constants")
     sms: int = Field(108, ge=1, le=1024, description="streaming multiprocessors (compute units)")
     clock_mhz: float = Field(1410, gt=0, le=4000, description="boost clock of the SMs")
+    nominal_clock_mhz: float = Field(
+        0, ge=0, le=4000, description="clock at which energies of the node hold; 0: the node's usual one"
+    )
     rates: Rates = Field(default_factory=Rates, description="operations a clock and SM")
+    matrix_flop_clk: float = Field(
+        0, ge=0, le=32768, description="16-bit operations a clock and SM of the matrix units in place of those of rates"
+    )
     tensor_cores: bool = Field(True, description="16-bit and narrower multiplications run on matrix units")
     register_kib: float = Field(256, gt=0, le=4096, description="register file of an SM")
     shared_kib: float = Field(164, gt=0, le=4096, description="shared memory of an SM")
@@ -60,6 +66,19 @@ class GpuHardware(BaseModel):
     node_nm: float = Field(7, gt=1, le=90, description="technology node, scales energy and area")
     library: str = Field("", description="tile library of fp32 GEMMs in place of the architecture's own")
     constants: Mapping[str, Mapping[str, float]] = Field(default_factory=dict, description="calibrated constants")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _matrix_rates(cls, data: Any) -> Any:
+        """One figure scales the matrix units in every type they have: a search turns it as one knob."""
+        if not isinstance(data, dict) or not data.get("matrix_flop_clk"):
+            return data
+        given = data.get("rates", Rates())
+        base = given.model_dump() if isinstance(given, Rates) else {**Rates().model_dump(), **given}
+        wide = float(data["matrix_flop_clk"])
+        own = {"fp16": wide, "tf32": wide / 2, "fp8": 2 * wide, "int8": 2 * wide}
+        present = {name: rate for name, rate in own.items() if name == "fp16" or base[name] > 0}
+        return {**data, "rates": {**base, **present}}
 
     @property
     def clock_hz(self) -> float:

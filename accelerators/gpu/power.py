@@ -1,5 +1,6 @@
 """Power of kernels under the board's limit: energy by class of work, static power, and the clock that fits.
 
+Energies hold at the node's nominal clock; a design with a faster boost clock pays more for every operation (voltage).
 At the boost clock a kernel would draw static power plus its dynamic energy over its time. Where that is above the limit
 the clock is lowered: time limited by the SMs grows, their energy an operation falls with the voltage. DRAM keeps its
 rate. Below the lowest clock of the voltage range the chip idles part of the time.
@@ -45,8 +46,8 @@ def static_watts(hw: GpuHardware) -> float:
 def under_power_limit(hw: GpuHardware, estimate: Estimate, dtype: str) -> PowerEstimate:
     """Slow kernels down to the board's power limit."""
     table = prices()
-    scale = node_scale(hw.node_nm, table["node_energy"]["scale"])
-    arithmetic = estimate.flops * flop_pj(hw, dtype) * 1e-12
+    scale = node_scale(hw.node_nm, table["node_energy"]["scale"]) * voltage_scale(hw)
+    arithmetic = estimate.flops * flop_pj(hw, dtype) * voltage_scale(hw) * 1e-12
     l2 = estimate.l2_bytes * table["energy"]["l2_pj_byte"]["value"] * scale * 1e-12
     dram = estimate.dram_bytes * table["energy"][f"{hw.dram_standard}_pj_byte"]["value"] * 1e-12
     memory_s = np.minimum(estimate.seconds, estimate.dram_bytes / hw.dram_bytes_s)
@@ -78,6 +79,20 @@ def under_power_limit(hw: GpuHardware, estimate: Estimate, dtype: str) -> PowerE
         "static": static * seconds,
     }
     return PowerEstimate(seconds, clock, parts, sum(parts.values(), np.zeros_like(seconds)) / seconds)
+
+
+def voltage_scale(hw: GpuHardware) -> float:
+    """Energy of an operation at the boost clock over that at the nominal one: a faster design needs more voltage."""
+    table = prices()
+    nominal = hw.nominal_clock_mhz or node_scale(hw.node_nm, table["nominal_clock"]["scale"])
+    slowest = float(table["lowest_clock"]["value"])
+    return float(max(hw.clock_mhz / nominal, slowest) ** float(table["clock_exponent"]["value"]))
+
+
+def fastest_clock_mhz(hw: GpuHardware) -> float:
+    """The fastest clock that the node's voltage range reaches."""
+    table = prices()
+    return node_scale(hw.node_nm, table["nominal_clock"]["scale"]) * float(table["fastest_clock"]["value"])
 
 
 def flop_pj(hw: GpuHardware, dtype: str) -> float:

@@ -38,7 +38,13 @@ def preset(name: str) -> GpuHardware:
     documents = preset_documents()
     if name not in documents:
         raise UsageError(f"{name!r} is not a GPU preset{nearest(name, documents)}")
-    return GpuHardware(**documents[name]["hardware"])
+    return GpuHardware(**preset_hardware(name))
+
+
+def preset_hardware(name: str) -> dict[str, Any]:
+    """Parameters of a shipped GPU; its energies hold at its own boost clock, whatever clock is asked for later."""
+    hardware = preset_documents()[name]["hardware"]
+    return {"nominal_clock_mhz": hardware["clock_mhz"], **hardware}
 
 
 def load(path: Path) -> GpuHardware:

@@ -148,10 +148,13 @@ def _persistent_step(
     flops = 2.0 * gates * hidden * hidden * batch
     arithmetic = flops / (hw.peak_flop_s(dtype) * held["peak_efficiency"])
     state = batch * hidden * element
-    broadcast = state * hw.sms / (hw.l2_gb_s * 1e9 * held["l2_efficiency"])
-    seconds = arithmetic + broadcast + held["sync_us"] * 1e-6
+    hop = state / (hw.l2_gb_s * 1e9 * held["l2_efficiency"])
+    # every SM must hear the whole state: beyond some number, further ones cost more than they compute
+    least = gates * hidden**2 * element / (PERSISTENT_SHARE * (hw.register_kib + hw.shared_kib) * 1024)
+    used = np.clip(np.sqrt(arithmetic * hw.sms / hop), np.minimum(least, hw.sms), hw.sms)
+    seconds = arithmetic * hw.sms / used + hop * used + held["sync_us"] * 1e-6
     bound: FloatArray = flops / hw.peak_flop_s(dtype)
-    return Estimate(seconds, flops, np.zeros_like(flops), state * hw.sms, bound, np.zeros_like(flops))
+    return Estimate(seconds, flops, np.zeros_like(flops), state * used, bound, np.zeros_like(flops))
 
 
 def _layers(

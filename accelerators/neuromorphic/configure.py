@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from accelerators.neuromorphic.blocks import NeuronMapping
 from accelerators.neuromorphic.linear import ConvLayer
-from accelerators.neuromorphic.mapping import NeuronMapping
 from accelerators.neuromorphic.network import Network
 from accelerators.neuromorphic.tables import OUTSIDE, CoreTables, Layout, pack_rows
 
@@ -36,9 +36,17 @@ class Configuration:
         return due
 
 
-def configure(network: Network, mapping: NeuronMapping, *, lanes: int, layout: Layout = "sparse") -> Configuration:
-    """Build the tables. Every (source, delay, destination core) is an axon of that core, numbered by source."""
-    cores = int(mapping.core.max(initial=0)) + 1
+def configure(
+    network: Network, mapping: NeuronMapping, *, lanes: int, layout: Layout = "sparse", cores: int | None = None
+) -> Configuration:
+    """Build the tables. Every (source, delay, destination core) is an axon of that core, numbered by source.
+
+    Parameters
+    ----------
+    cores
+        Tables to make; those beyond the mapped cores are empty. None: as many as the mapping has.
+    """
+    cores = cores or int(mapping.core.max(initial=0)) + 1
     inputs = sum(item.size for item in network.inputs)
     local = _local(mapping, cores)
     axons: list[list[list[tuple[int, int]]]] = [[] for _ in range(cores)]

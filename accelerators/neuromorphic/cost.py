@@ -33,9 +33,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from accelerators.neuromorphic.blocks import NeuronMapping
 from accelerators.neuromorphic.cost_kernels import COUNTS, asynchronous_times, run_cost
 from accelerators.neuromorphic.hardware import NeuromorphicHardware
-from accelerators.neuromorphic.mapping import Messages, NeuronMapping
+from accelerators.neuromorphic.mapping import Messages
 from accelerators.neuromorphic.network import CLASSES, Network
 from accelerators.neuromorphic.prices import EVENTS, Prices
 from accelerators.neuromorphic.simulate import Activity
@@ -112,10 +113,11 @@ def cost_of(
         step_ps = np.maximum(step_ps, tick)
     else:
         step_ps = asynchronous_times(gaps, receives, _feeds(mapping, messages, inputs, hw, places, prices))
-    return Cost(named, _energy(named, prices), step_ps, gaps, receives, binding, links, overruns)
+    return Cost(named, energy_of(named, prices), step_ps, gaps, receives, binding, links, overruns)
 
 
-def _energy(counts: Mapping[str, int], prices: Prices) -> dict[str, int]:
+def energy_of(counts: Mapping[str, int], prices: Prices) -> dict[str, int]:
+    """Energy in fJ by event, from the counts."""
     energy = {event: counts[event] * prices.energy[event] for event in EVENTS}
     for kind, price in zip(CLASSES, prices.synapse_energy, strict=True):
         energy[f"synapse_{kind}"] = counts[f"synapse_{kind}"] * price

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from accelerators.neuromorphic.binding import binding_text
+from accelerators.neuromorphic.blocks import NeuronMapping
 from accelerators.neuromorphic.convert import Converted
 from accelerators.neuromorphic.cost import Cost, cost_of
 from accelerators.neuromorphic.hardware import NeuromorphicHardware
-from accelerators.neuromorphic.mapping import NeuronMapping, message_table
-from accelerators.neuromorphic.network import CLASSES, Network
+from accelerators.neuromorphic.mapping import message_table
+from accelerators.neuromorphic.network import CLASSES
+from accelerators.neuromorphic.prepared import PreparedNetwork, shown_images
 from accelerators.neuromorphic.prices import area_um2, prices_of, static_mw
 from accelerators.neuromorphic.simulate import (
     Activity,
@@ -28,24 +31,11 @@ from dse.metrics import LayerMetrics, Metrics
 from dse.program.executable import Executable
 from dse.program.taskgraph import TaskGraph, Timeline
 
+if TYPE_CHECKING:
+    from accelerators.neuromorphic.emitted import MeshProgram
+
 #: Metrics count cycles; here one is a picosecond, the unit of the cost model.
 CLOCK_MHZ = 1e6
-
-
-@dataclass(frozen=True)
-class Stimulus:
-    """What drives a network nobody gave inputs for: Bernoulli spikes, seeded."""
-
-    steps: int
-    rate: float
-    seed: int = 0
-
-    def inputs(self, network: Network) -> dict[str, npt.NDArray[np.int32]]:
-        """Spikes by input, shape (steps, *shape)."""
-        rng = np.random.default_rng(self.seed)
-        return {
-            item.name: (rng.random((self.steps, *item.shape)) < self.rate).astype(np.int32) for item in network.inputs
-        }
 
 
 @dataclass(frozen=True)
@@ -70,6 +60,8 @@ class NeuromorphicExecutable(Executable):
         How activations became spikes, for a network that was trained without; else None.
     sample
         Events by input that `estimate` and `task_graph` use: a stimulus, or one encoded sample.
+    prepared
+        Where the network came from, with its accuracy; None when it was put together by hand.
     """
 
     def __init__(
@@ -79,7 +71,10 @@ class NeuromorphicExecutable(Executable):
         mapping: NeuronMapping,
         sample: Mapping[str, npt.NDArray[Any]],
         converted: Converted | None = None,
+        *,
+        prepared: PreparedNetwork | None = None,
     ) -> None:
+        self.prepared = prepared
         self.network, self.compiled, self.hw, self.mapping = compiled.network, compiled, hw, mapping
         self.messages = message_table(compiled, mapping, int(mapping.core.max()) + 1)
         self.sample, self.converted = sample, converted
@@ -123,15 +118,44 @@ class NeuromorphicExecutable(Executable):
             for name in self.converted.graph.inputs
         }
 
+    def verification_events(self, count: int) -> list[tuple[str, dict[str, npt.NDArray[Any]]]]:
+        """Named events to verify hardware on: the first test samples, or the stimulus."""
+        if self.converted is None or self.prepared is None:
+            return [("stimulus", dict(self.sample))]
+        images = shown_images(self.prepared)
+        available = min(count, len(next(iter(images.values()))))
+        return [
+            (f"sample {index}", self.encoded({name: values[index : index + 1] for name, values in images.items()}))
+            for index in range(available)
+        ]
+
     # -- time and cost ---------------------------------------------------------------------------------------
 
     def cost(self, activity: Activity) -> Cost:
         """Counts, energy and time of an activity on this chip."""
-        return cost_of(self.network, activity, self.mapping, self.messages, self.hw, prices_of(self.hw))
+        cost = cost_of(self.network, activity, self.mapping, self.messages, self.hw, prices_of(self.hw))
+        if self.hw.messages != "emitted":
+            return cost
+        from accelerators.neuromorphic.emitted import emitted_cost
+
+        return emitted_cost(cost, self.mesh, activity)
+
+    @cached_property
+    def mesh(self) -> MeshProgram:
+        """The network in the memories of the mesh that is emitted.
+
+        Raises
+        ------
+        InfeasibleError: the emitted mesh cannot take it.
+        """
+        # with Amaranth, which is heavy: only for those who ask for hardware or its cycles
+        from accelerators.neuromorphic.emitted import mesh_program
+
+        return mesh_program(self.network, self.mapping, self.hw)
 
     @cached_property
     def _cost(self) -> Cost:
-        return self.cost(self.activity(self.sample))
+        return self.cost(self.activity(self.sample) if self.prepared is None else self.prepared.activity)
 
     def evaluate(
         self, samples: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[np.int64], priced: int = 32
@@ -188,7 +212,10 @@ class NeuromorphicExecutable(Executable):
         fastest = min(prices_of(self.hw).synapse_time)
         peak = self.hw.cores / fastest if fastest else max(1.0, events / max(cycles, 1))
         moved = events * self.hw.weight_bits // 8
-        layer = LayerMetrics(self.network.name, "spiking", cycles, events, events, energy, moved, 0, {})
+        binding = binding_text(cost, self.network, self.mapping, self.hw)
+        layer = LayerMetrics(
+            self.network.name, "spiking", cycles, events, events, energy, moved, 0, {}, mapping=binding
+        )
         return Metrics(
             level=level,
             cycles=cycles,
@@ -198,19 +225,29 @@ class NeuromorphicExecutable(Executable):
             static_mw=static,
             peak_macs_per_cycle=peak,
             layers=(layer,),
+            accuracy={} if self.prepared is None else self.prepared.quality(),
         )
 
 
 def step_tasks(cost: Cost) -> TaskGraph:
     """One task a step on engine `mesh`; one task a step for each core that has something to do, at its start."""
-    steps, cores = cost.core_gaps.shape
+    cores = cost.core_gaps.shape[1]
     begin = np.concatenate([[0], np.cumsum(cost.step_ps)[:-1]]).astype(np.int64)
     rows = [(0, 0, int(length), 0) for length in cost.step_ps]
     rows += _core_rows(begin, cost.core_gaps, 1, 1) + _core_rows(begin, cost.core_receives, 1 + cores, 2)
+    engines = ("mesh", *(f"core{i} neurons" for i in range(cores)), *(f"core{i} messages" for i in range(cores)))
+    return _graph(engines, rows)
+
+
+def step_graph(cycles: npt.NDArray[np.int64]) -> TaskGraph:
+    """One task a step on engine `mesh`, of so many cycles, int64 (steps,)."""
+    return _graph(("mesh",), [(0, 0, int(length), 0) for length in cycles])
+
+
+def _graph(engines: tuple[str, ...], rows: list[tuple[int, int, int, int]]) -> TaskGraph:
+    """Tasks of (engine, issue, duration, kind) that meet nowhere."""
     engine, issue, duration, kind = np.array(rows, np.int64).reshape(-1, 4).T
     empty = np.zeros((0, 3), np.int64)
-    engines = ("mesh", *(f"core{i} neurons" for i in range(cores)), *(f"core{i} messages" for i in range(cores)))
-    assert steps == int((engine == 0).sum())
     zeros = np.zeros(len(engine), np.int64)
     none = np.zeros(0, np.int64)
     kinds = ("step", "neurons", "messages")

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
+from accelerators.neuromorphic.blocks import ORDERS, BlockPlan, plan_mapping
+from accelerators.neuromorphic.decisions import DEFAULTS, checked
+from accelerators.neuromorphic.emission_limits import emission_limits
+from accelerators.neuromorphic.executable import NeuromorphicExecutable
 from accelerators.neuromorphic.hardware import NeuromorphicHardware
-from accelerators.neuromorphic.mapping import ORDERS
+from accelerators.neuromorphic.mapper import search_mapping
+from accelerators.neuromorphic.mapping import fitting_plan
+from accelerators.neuromorphic.placement import PLACEMENTS, place_plan
+from accelerators.neuromorphic.prepared import PreparedNetwork, prepared_network
+from accelerators.neuromorphic.prices import area_um2, max_clock_mhz, static_mw
+from accelerators.neuromorphic.recost import Recoster
 from dse.arch import Arch
 from dse.arch.arch import MemoryLevel, SpatialAxis
 from dse.backend import (
@@ -21,38 +30,37 @@ from dse.backend import (
     HardwareCost,
     Knob,
     Numerics,
+    RtlRun,
     RtlUnavailable,
+    Samples,
+    VerificationCase,
 )
-from dse.core.errors import InfeasibleError, UsageError, Violation, nearest
+from dse.core.errors import InfeasibleError, UsageError, Violation
 from dse.ir import Graph
-
-#: What the compiler may choose. time_steps: steps of the stimulus, or that a converted network is shown a sample.
-#: input_rate, seed: the stimulus of networks that are spiking already. spread: cores of each layer over the fewest
-#: that fit. coding, normalization, percentile, max_pool, compensate: `convert.Conversion`. coding "auto" is "direct"
-#: where the cores take payloads.
-DECISIONS: Mapping[str, Any] = {
-    "time_steps": 16, "input_rate": 0.1, "seed": 0, "slice_order": "channel", "spread": 1.0, "granularity": "layer",
-    "coding": "auto", "normalization": "error", "percentile": 99.9, "max_pool": "refuse", "compensate": True,
-}  # fmt: skip
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "slice_order": ORDERS, "granularity": ("layer", "channel"), "coding": ("auto", "rate", "direct"),
-    "normalization": ("percentile", "error"), "max_pool": ("refuse", "relu", "average"),
-}  # fmt: skip
-#: Synthetic samples that thresholds are taken from where a network comes without data.
-CALIBRATION_SAMPLES = 64
+from dse.program.executable import Executable
 
 
 class NeuromorphicAccelerator(Accelerator):
-    """Spiking networks on a mesh of cores, simulated event by event."""
+    """Spiking networks on a mesh of cores, simulated event by event.
+
+    `samples`: a run's data, which networks are converted and measured on.
+    """
 
     name = "neuromorphic"
+    own_arithmetic = True
     hardware_model = NeuromorphicHardware
     capabilities = Capabilities(
-        levels=("A",),
+        levels=("A", "C", "rtl"),
         exact=False,
-        rtl=False,
+        rtl=True,
         description="spiking cores on a mesh: LIF, IF, CubaLIF; barrier, tick or asynchronous steps; NIR or converted",
     )
+
+    def __init__(self, samples: Samples | None = None) -> None:
+        self.samples = samples
+
+    def with_samples(self, samples: Samples) -> NeuromorphicAccelerator:
+        return NeuromorphicAccelerator(samples)
 
     def arch(self, hw: NeuromorphicHardware) -> Arch:
         synapse_word = hw.lanes * hw.weight_bits
@@ -77,20 +85,20 @@ class NeuromorphicAccelerator(Accelerator):
             Knob("hardware.neurons_per_core", (64, 128, 256, 512, 1024)),
             Knob("hardware.synapse_kib", (8, 16, 32, 64, 128, 256)),
             Knob("hardware.weight_bits", (4, 6, 8)),
+            Knob("hardware.state_bits", (16, 20, 24)),
             Knob("hardware.lanes", (1, 2, 4, 8)),
             Knob("hardware.link_buffer", (2, 4, 8, 16, 32)),
             Knob("hardware.synchronization", ("barrier", "asynchronous"), ordered=False),
             Knob("decisions.slice_order", ORDERS, ordered=False),
+            Knob("decisions.placement", PLACEMENTS, ordered=False),
             Knob("decisions.spread", (1.0, 1.5, 2.0, 3.0, 4.0)),
             Knob("decisions.granularity", ("layer", "channel"), ordered=False),
         )
 
     def decision_defaults(self) -> Mapping[str, Any]:
-        return DECISIONS
+        return DEFAULTS
 
     def check(self, hw: NeuromorphicHardware) -> Sequence[Violation]:
-        from accelerators.neuromorphic.prices import max_clock_mhz
-
         found = []
         needed = hw.fraction_bits + hw.weight_bits + 2
         if hw.state_bits < needed:
@@ -104,90 +112,85 @@ class NeuromorphicAccelerator(Accelerator):
     def numerics(self, hw: NeuromorphicHardware) -> Numerics:
         return Numerics(weight_bits=hw.weight_bits, activation_bits=max(1, hw.payload_bits), requantize="q31")
 
-    def lower(self, graph: Graph, hw: NeuromorphicHardware, decisions: Decisions) -> Any:
-        from accelerators.neuromorphic.build import build_network
-        from accelerators.neuromorphic.executable import NeuromorphicExecutable, Stimulus
-        from accelerators.neuromorphic.mapping import fitting_mapping
-        from accelerators.neuromorphic.simulate import compile_network
-        from dse.ir.spiking import is_spiking
-
-        violations = self.check(hw)
+    def lower(self, graph: Graph, hw: NeuromorphicHardware, decisions: Decisions) -> NeuromorphicExecutable:
+        violations = [*self.check(hw)]
+        if hw.messages == "emitted":
+            violations += emission_limits(None, hw)
         if violations:
             raise InfeasibleError("this neuromorphic design cannot be built", violations)
-        chosen = _checked(decisions)
-        converted, scale = None, {}
-        if not is_spiking(graph):
-            converted = _converted(graph, hw, chosen)
-            scale = converted.input_scale(hw.payload_bits)
-            graph = converted.graph
-        compiled = compile_network(build_network(graph, _precision(hw, chosen), scale))
-        mapping = fitting_mapping(compiled.network, compiled, hw, chosen["slice_order"], chosen["spread"])
-        if converted is None:
-            stimulus = Stimulus(chosen["time_steps"], chosen["input_rate"], chosen["seed"])
-            return NeuromorphicExecutable(compiled, hw, mapping, stimulus.inputs(compiled.network))
-        samples = _calibration(graph, converted.conversion.coding)
-        sample = {name: converted.encode(name, values[0], hw.payload_bits) for name, values in samples.items()}
-        return NeuromorphicExecutable(compiled, hw, mapping, sample, converted)
+        chosen = checked(decisions)
+        prepared = prepared_network(graph, hw, chosen, self.samples)
+        compiled = prepared.compiled
+        mapping = plan_mapping(compiled.network, _plan(prepared, hw, chosen))
+        executable = NeuromorphicExecutable(
+            compiled, hw, mapping, prepared.sample, prepared.converted, prepared=prepared
+        )
+        if hw.messages == "emitted":
+            _ = executable.mesh  # refused here, not when its time is asked for
+        return executable
 
     def cost(self, hw: NeuromorphicHardware) -> HardwareCost:
-        from accelerators.neuromorphic.prices import area_um2, max_clock_mhz, static_mw
-
         return HardwareCost(area_um2(hw), static_mw(hw), max_clock_mhz(hw))
 
     def rtl(self, hw: NeuromorphicHardware) -> Any | RtlUnavailable:
-        return RtlUnavailable("cores are emitted from a mapped network's tables, not from hardware parameters alone")
+        broken = emission_limits(None, hw)
+        if broken:
+            return RtlUnavailable("; ".join(map(str, broken)))
+        # Amaranth is heavy: only needed when hardware is asked for
+        from accelerators.neuromorphic.rtl.mesh import Mesh
+        from accelerators.neuromorphic.rtl.shape import CoreImage, hardware_shape
+
+        empty = CoreImage((), (), (), (), (), (), ())
+        return Mesh(hardware_shape(hw, 1), [empty] * hw.cores, hw.mesh_columns, hw.mesh_rows, hw.link_buffer)
+
+    def rtl_gap(self, executable: Executable) -> RtlUnavailable | None:
+        try:
+            _ = _own(executable).mesh
+        except InfeasibleError as error:
+            return RtlUnavailable(str(error))
+        return None
+
+    def verification_cases(self, executable: Executable, values: Mapping[str, Any]) -> Sequence[VerificationCase]:
+        from accelerators.neuromorphic.verify import verification_cases
+
+        return verification_cases(_own(executable))
+
+    def run_rtl(self, executable: Executable, inputs: Mapping[str, Any]) -> RtlRun:
+        from accelerators.neuromorphic.verify import MeshRun, run_rtl
+
+        if not isinstance(executable, MeshRun):
+            raise UsageError("the RTL of a mesh runs verification cases: events in, spikes and potentials out")
+        return run_rtl(executable, inputs)
+
+    def emit(self, executable: Executable, cases: Sequence[VerificationCase], folder: Path) -> Sequence[Path]:
+        from accelerators.neuromorphic.verify import emit
+
+        return emit(_own(executable).mesh, cases, folder)
 
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
         return _presets()
 
 
-def _checked(decisions: Decisions) -> dict[str, Any]:
-    """All decisions with their defaults.
+def _plan(prepared: PreparedNetwork, hw: NeuromorphicHardware, chosen: Mapping[str, Any]) -> BlockPlan:
+    """The mapping that the decisions ask for.
 
     Raises
     ------
-    UsageError: a value that a decision cannot take.
+    InfeasibleError: the network does not fit the chip.
     """
-    chosen = {name: decisions.get(name, default) for name, default in DECISIONS.items()}
-    for name, choices in _CHOICES.items():
-        if chosen[name] not in choices:
-            raise UsageError(f"decisions.{name}: {chosen[name]!r} is not possible{nearest(str(chosen[name]), choices)}")
-    bounds = {"time_steps": (1, 100_000), "input_rate": (0, 1), "spread": (1, 1024), "percentile": (50, 100)}
-    for name, (low, high) in bounds.items():
-        value = chosen[name]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            raise UsageError(f"decisions.{name}: {value!r} lies outside {low}..{high}")
-    for name in ("time_steps", "seed"):
-        if not isinstance(chosen[name], int) or chosen[name] < 0:
-            raise UsageError(f"decisions.{name}: {chosen[name]!r} is not a whole number from 0")
-    return chosen
+    compiled, placement = prepared.compiled, chosen["placement"]
+    plan = fitting_plan(compiled.network, compiled, hw, chosen["slice_order"], chosen["spread"])
+    if placement == "order" and not chosen["mapping_moves"]:
+        return plan
+    recoster = Recoster(compiled, prepared.activity, hw)
+    if not chosen["mapping_moves"]:
+        return place_plan(plan, placement, recoster)
+    return search_mapping(recoster, plan, chosen["mapping_moves"], placement=placement).plan
 
 
-def _precision(hw: NeuromorphicHardware, chosen: Mapping[str, Any]) -> Any:
-    from accelerators.neuromorphic.build import Precision
-
-    return Precision(hw.weight_bits, hw.state_bits, hw.fraction_bits, hw.payload_bits, hw.decay, chosen["granularity"])
-
-
-def _converted(graph: Graph, hw: NeuromorphicHardware, chosen: Mapping[str, Any]) -> Any:
-    from accelerators.neuromorphic.convert import Conversion, convert
-
-    coding = chosen["coding"]
-    if coding == "auto":
-        coding = "direct" if hw.payload_bits else "rate"
-    if coding == "direct" and not hw.payload_bits:
-        raise UsageError("decisions.coding: 'direct' needs cores that take payloads (hardware.payload_bits=8)")
-    conversion = Conversion(chosen["time_steps"], chosen["normalization"], chosen["percentile"], coding,
-                            chosen["max_pool"], bool(chosen["compensate"]))  # fmt: skip
-    return convert(graph, conversion, _calibration(graph, coding))
-
-
-def _calibration(graph: Graph, coding: str) -> dict[str, Any]:
-    """Synthetic samples; their magnitudes where values become rates."""
-    from dse.compiler import calibration_images
-
-    samples = calibration_images(graph, CALIBRATION_SAMPLES)
-    return {name: np.abs(values) if coding == "rate" else values for name, values in samples.items()}
+def _own(executable: Executable) -> NeuromorphicExecutable:
+    assert isinstance(executable, NeuromorphicExecutable)
+    return executable
 
 
 @cache

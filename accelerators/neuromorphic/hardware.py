@@ -39,7 +39,9 @@ class NeuromorphicHardware(BaseModel):
     link_buffer: int = Field(16, ge=1, le=4096, description="messages a link holds before senders wait")
     synchronization: Literal["barrier", "tick", "asynchronous"] = Field("barrier", description="when a step ends")
     tick_us: float = Field(1000, gt=0, le=1e6, description="length of a step under `tick`")
-    messages: Literal["simple", "detailed"] = Field("detailed", description="timing of messages: unlimited or queued")
+    messages: Literal["simple", "detailed", "emitted"] = Field(
+        "detailed", description="timing: unlimited links, queued messages, or the cycles of the RTL we emit"
+    )
     prices: Literal["model", "loihi", "loihi_calibrated", "truenorth", "spinnaker2", "odin", "tinyodin"] = Field(
         "model", description="who says what an event costs: our 45 nm model, or a published chip"
     )

@@ -9,27 +9,15 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from accelerators.neuromorphic.blocks import BlockPlan, NeuronMapping, block_mapping, plan_mapping
 from accelerators.neuromorphic.hardware import NeuromorphicHardware
 from accelerators.neuromorphic.linear import ConvLayer
-from accelerators.neuromorphic.network import CLASSES, Network
+from accelerators.neuromorphic.network import CLASSES, Network, Projection
 from accelerators.neuromorphic.prices import address_bits
 from accelerators.neuromorphic.simulate import Compiled
 from dse.core.errors import InfeasibleError, Violation
 
 Ints = npt.NDArray[np.int64]
-ORDERS = ("channel", "spatial", "round_robin")
-
-
-@dataclass(frozen=True, eq=False)
-class NeuronMapping:
-    """`core` int32 (neurons,): where each neuron lies. A core walks its neurons in ascending number."""
-
-    core: npt.NDArray[np.int32]
-
-    def walk(self, cores: int) -> tuple[Ints, npt.NDArray[np.int32]]:
-        """Neurons in the order in which cores visit them: bounds (cores + 1,) and neurons."""
-        order = np.argsort(self.core, kind="stable").astype(np.int32)
-        return np.searchsorted(self.core[order], np.arange(cores + 1)).astype(np.int64), order
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,35 +34,16 @@ class Messages:
     synapses: Ints
 
 
-def block_mapping(network: Network, cores_per_layer: Sequence[int], order: str = "channel") -> NeuronMapping:
-    """Layers on consecutive cores, each in equal slices.
-
-    Parameters
-    ----------
-    cores_per_layer
-        Cores of each population.
-    order
-        How a population is sliced: "channel" by number (channel-major), "spatial" by place (all channels of a place
-        together), "round_robin" neuron i on slice i modulo the slices.
-    """
-    core = np.empty(network.neurons, np.int32)
-    first = 0
-    for population, slices in zip(network.populations, cores_per_layer, strict=True):
-        index = np.arange(population.size)
-        if order == "round_robin":
-            part = index % slices
-        else:
-            if order == "spatial" and len(population.shape) == 3:
-                index = index.reshape(population.shape[0], -1).T.reshape(-1).argsort()
-            part = index * slices // population.size
-        core[population.first : population.first + population.size] = first + part
-        first += slices
-    return NeuronMapping(core)
-
-
 def fitting_mapping(
     network: Network, compiled: Compiled, hw: NeuromorphicHardware, order: str = "channel", spread: float = 1.0
 ) -> NeuronMapping:
+    """Layers in blocks, as `fitting_plan` cuts them."""
+    return plan_mapping(network, fitting_plan(network, compiled, hw, order, spread))
+
+
+def fitting_plan(
+    network: Network, compiled: Compiled, hw: NeuromorphicHardware, order: str = "channel", spread: float = 1.0
+) -> BlockPlan:
     """Layers in blocks, each on the fewest cores whose limits hold, or `spread` times as many while cores last.
 
     Raises
@@ -97,11 +66,12 @@ def fitting_mapping(
         wished = [min(p.size, round(s * spread)) - s for p, s in zip(network.populations, slices, strict=True)]
         share = min(1.0, room / max(1, sum(wished)))
         slices = [s + int(w * share) for s, w in zip(slices, wished, strict=True)]
-    mapping = block_mapping(network, slices, order)
+    plan = BlockPlan(tuple(slices), (order,) * len(slices))
+    mapping = plan_mapping(network, plan)
     violations = check_mapping(network, mapping, message_table(compiled, mapping, sum(slices)), hw)
     if violations:
         raise InfeasibleError(f"{network.name} does not fit this chip", violations)
-    return mapping
+    return plan
 
 
 def _crowded(
@@ -137,11 +107,16 @@ def core_usage(
     }
 
 
+def slot_bits(hw: NeuromorphicHardware) -> int:
+    """Bits of a synapse: its weight and its target's row in the lane."""
+    return hw.weight_bits + address_bits(-(-hw.neurons_per_core // hw.lanes))
+
+
 def _synapse_bits(
     network: Network, mapping: NeuronMapping, messages: Messages, hw: NeuromorphicHardware, cores: int
 ) -> Ints:
     """Weights with their target rows; shared kernels once for each core that holds part of their layer."""
-    slot = hw.weight_bits + address_bits(-(-hw.neurons_per_core // hw.lanes))
+    slot = slot_bits(hw)
     counts = np.zeros((cores, len(CLASSES)), np.int64)
     np.add.at(counts, messages.core, messages.synapses)
     if not hw.weight_sharing:
@@ -224,6 +199,32 @@ def message_table(compiled: Compiled, mapping: NeuronMapping, cores: int) -> Mes
         compiled.geometry, mapping.core, cores,
     )  # fmt: skip
     return Messages(start, core, delay, synapses)
+
+
+def messages_from(
+    compiled: Compiled, source: int, projections: Sequence[Projection], core: npt.NDArray[np.int32], cores: int
+) -> tuple[Ints, npt.NDArray[np.int32], Ints]:
+    """What one source (an input or a population) sends through some of its projections, all of one delay.
+
+    Parameters
+    ----------
+    core
+        int32 (neurons,): where targets lie.
+
+    Returns
+    -------
+    start (elements + 1,), core (messages,), synapses (messages, 3), as of `Messages`.
+    """
+    network = compiled.network
+    order = _by_source(network)
+    rows = [row for row, index in enumerate(order) if network.projections[index] in projections]
+    classes = np.array([CLASSES.index(network.projections[order[row]].synapse_class) for row in rows], np.int64)
+    elements = np.array([0, compiled.sources[source + 1] - compiled.sources[source]], np.int64)
+    start, where, _, synapses = _messages(
+        elements, np.array([0, len(rows)], np.int64), compiled.projections[rows], classes, compiled.starts,
+        compiled.targets, compiled.geometry, core, cores,
+    )  # fmt: skip
+    return start, where, synapses
 
 
 def _by_source(network: Network) -> list[int]:

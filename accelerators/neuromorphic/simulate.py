@@ -10,7 +10,7 @@ per synapse keeps both: a neuron whose inputs cancel still has been touched.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numba
@@ -179,6 +179,20 @@ def run_network(compiled: Compiled, inputs: Mapping[str, npt.NDArray[Any]], step
     ------
     ModelError: an input is missing, misshapen, not of integers, or beyond the payload bits.
     """
+    activity, potentials = _simulated(compiled, inputs, steps, _watched(compiled.network))
+    return replace(activity, potentials=_named(compiled.network, potentials))
+
+
+def all_potentials(compiled: Compiled, inputs: Mapping[str, npt.NDArray[Any]], steps: int | None = None) -> Ints:
+    """Potential of every neuron after every step, int64 (steps, neurons); as of `run_network`."""
+    everyone = np.arange(compiled.network.neurons, dtype=np.int64)
+    return _simulated(compiled, inputs, steps, everyone)[1]
+
+
+def _simulated(
+    compiled: Compiled, inputs: Mapping[str, npt.NDArray[Any]], steps: int | None, watched: Ints
+) -> tuple[Activity, Ints]:
+    """What happened, and the potentials of the watched neurons, (steps, watched)."""
     network = compiled.network
     given = [_payloads(network, index, inputs) for index in range(len(network.inputs))]
     length = max((len(item) for item in given), default=0)
@@ -191,7 +205,6 @@ def run_network(compiled: Compiled, inputs: Mapping[str, npt.NDArray[Any]], step
     payloads = flat[step_of, events]
     starts = np.searchsorted(step_of, np.arange(steps + 1)).astype(np.int64)
     touched = np.zeros((steps, (network.neurons + 7) // 8), np.uint8)
-    watched = _watched(network)
     potentials = np.zeros((steps, len(watched)), np.int64)
     low, high = state_range(network.state_bits)
     spike_start, spikes, walked = _run(
@@ -200,10 +213,8 @@ def run_network(compiled: Compiled, inputs: Mapping[str, npt.NDArray[Any]], step
         compiled.population_flags, network.largest_delay + 1, network.fraction_bits, low, high, touched, watched,
         potentials,
     )  # fmt: skip
-    return Activity(
-        steps, starts, events.astype(np.int32), payloads, spike_start, spikes, touched, int(walked),
-        _named(network, potentials),
-    )  # fmt: skip
+    activity = Activity(steps, starts, events.astype(np.int32), payloads, spike_start, spikes, touched, int(walked), {})
+    return activity, potentials
 
 
 def _watched(network: Network) -> Ints:

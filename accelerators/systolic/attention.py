@@ -1,7 +1,8 @@
 """What of a transformer the element unit computes: functions of one value, residual adds, softmax, layer norm.
 
 Exact, equal to the reference bit for bit: every function of one int8 value (GELU and its parts, sigmoid, a product
-with one number) is a 256-entry table that the reference fills; an add in mode `q31` is the reference's own integers.
+with one number) is a 256-entry table that the reference fills; an add in mode `q31` is the reference's own integers,
+in mode `ort` it is taken where integers give the same for every pair of operands (`element_exact`).
 In fixed point, only with the decision `fixed_point`: softmax and layer norm over the last axis (NORMALIZE), which the
 reference computes in float32 between two quantizations: within one step of the output's scale.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from accelerators.systolic.element_exact import add_fields
 from accelerators.systolic.recurrent import sequence_outputs
 from dse.ir import Graph, Op
 from dse.ir.kinds import UNARY_KINDS
@@ -86,9 +88,9 @@ def vector_layer(
         what = "table"
     elif (
         op.kind == "add"
-        and mode == "q31"
         and op.attributes.get("activation", "none") == "none"
         and (len(moving) == 2 or graph[fixed[0]].shape == shape)
+        and (mode == "q31" or _integers_add(graph, op, moving, mode))
     ):
         what = "add"
     elif fixed_point and op.kind in ("softmax", "layer_norm") and int(op.attributes["axis"]) == len(shape) - 1:
@@ -104,6 +106,14 @@ def _row_by_row(graph: Graph, op: Op) -> bool:
     """Whether all operands lie row by row: tensors of rank 4 do where nothing takes them for maps."""
     rows = sequence_outputs(graph)
     return all(len(graph[name].shape) != 4 or name in rows for name in (*op.inputs, *op.outputs) if name)
+
+
+def _integers_add(graph: Graph, op: Op, moving: list[str], mode: str) -> bool:
+    """Whether an add of two tensors has integers that equal its float32 arithmetic; open for a graph of shapes."""
+    if len(set(moving)) < 2:
+        return False
+    quantized = all(graph[name].quantization is not None for name in (*op.inputs, *op.outputs))
+    return not quantized or add_fields(graph, op, mode) is not None
 
 
 def _numbers(graph: Graph, names: list[str]) -> bool:

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from accelerators.systolic.attention import VectorLayer
 from accelerators.systolic.attention_emit import VectorImage, emit_vector, tile_rows
+from accelerators.systolic.element_exact import add_fields
 from dse.core.errors import ModelError
-from dse.ir import Graph
+from dse.ir import Graph, Op
 from dse.ir.graph import Quantization
 from dse.ir.quantized import quantization_of
 from dse.ir.reference import run_op_quantized
@@ -66,7 +67,7 @@ def vector_step(
     names = [name for name in layer.op.inputs if name and (graph[name].data is None or name == layer.constant)]
     operands = [code.constant if name == layer.constant else next(moving) for name in names]
     image = VectorImage(tuple(operands), placements[layer.output].base, code.table, code.scales)
-    values = _values(layer, graph) if quantized else _shape_values(layer)
+    values = _values(layer, graph, code.machine.requantize) if quantized else _shape_values(layer)
     queues = emit_vector(layer, code.machine, image, values, index)
     return TileStep(layer.name, (layer.op.name,), queues, 0, index, {"mapping": f"element unit: {layer.what}"})
 
@@ -76,11 +77,11 @@ def _shape_values(layer: VectorLayer) -> dict[str, int]:
     return dict.fromkeys(names, 1) if layer.what == "layer_norm" else {"multiplier_a": 1, "shift": 1}
 
 
-def _values(layer: VectorLayer, graph: Graph) -> dict[str, int]:
+def _values(layer: VectorLayer, graph: Graph, mode: str) -> dict[str, int]:
     """Fields of the arithmetic of a quantized layer."""
     of_y = quantization_of(graph, layer.output)
     if layer.what == "add":
-        return _add_values(layer, graph, of_y)
+        return _add_values(layer, graph, of_y, mode)
     if layer.what == "softmax":
         # multiplier * 2**(24 - shift) = 1 / scale, 23 bits long
         exponent = math.frexp(1 / of_y.scale[0])[1]
@@ -95,7 +96,12 @@ def _values(layer: VectorLayer, graph: Graph) -> dict[str, int]:
     return {}
 
 
-def _add_values(layer: VectorLayer, graph: Graph, of_y: Quantization) -> dict[str, int]:
+def _add_values(layer: VectorLayer, graph: Graph, of_y: Quantization, mode: str) -> dict[str, int]:
+    if mode != "q31":
+        fields = add_fields(graph, layer.op, mode)
+        # only adds that have integers become vector layers
+        assert fields is not None
+        return dict(fields)
     of_a, of_b = (quantization_of(graph, name) for name in layer.op.inputs)
     try:
         first, second, shift = encode_add(of_a.scale[0], of_b.scale[0], of_y.scale[0])
@@ -155,24 +161,25 @@ def write_vector(memory: npt.NDArray[np.uint8], code: VectorCode, graph: Graph) 
         assert data is not None
         memory[code.constant : code.constant + layer.elements] = data.astype(np.int8).ravel().view(np.uint8)
     if layer.what in ("table", "softmax"):
-        table = _unary_table(layer, graph, code.machine.requantize) if layer.what == "table" else _powers(layer, graph)
+        mode = code.machine.requantize
+        table = unary_table(graph, layer.op, layer.elements, mode) if layer.what == "table" else _powers(layer, graph)
         memory[code.table : code.table + TABLE_BYTES] = table.astype("<i2").view(np.uint8)
     if layer.what == "layer_norm":
         words = _scales(code, graph)
         memory[code.scales : code.scales + words.size] = words
 
 
-def _unary_table(layer: VectorLayer, graph: Graph, mode: str) -> npt.NDArray[np.int64]:
-    """What the reference makes of every int8 value."""
-    name = next(item for item in layer.op.inputs if item and graph[item].data is None)
+def unary_table(graph: Graph, op: Op, elements: int, mode: str) -> npt.NDArray[np.int64]:
+    """What the reference makes of every int8 value, by an op of one tensor of so many `elements`."""
+    name = next(item for item in op.inputs if item and graph[item].data is None)
     shape = graph[name].shape
     codes = np.arange(-128, 128).astype(np.int8)
     table = np.zeros(TABLE_ENTRIES, np.int64)
-    for begin in range(0, TABLE_ENTRIES, layer.elements):
-        count = min(layer.elements, TABLE_ENTRIES - begin)
-        values = np.zeros(layer.elements, np.int8)
+    for begin in range(0, TABLE_ENTRIES, elements):
+        count = min(elements, TABLE_ENTRIES - begin)
+        values = np.zeros(elements, np.int8)
         values[:count] = codes[begin : begin + count]
-        result = run_op_quantized(graph, layer.op, {name: values.reshape(shape)}, mode)[layer.output]
+        result = run_op_quantized(graph, op, {name: values.reshape(shape)}, mode)[op.outputs[0]]
         table[begin : begin + count] = result.ravel()[:count]
     return table
 

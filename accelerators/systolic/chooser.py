@@ -1,19 +1,25 @@
-"""Choice of a tiling per layer: a bounded search over tile sizes, loop orders and the kind of reduction.
+"""Choice of a tiling per layer: a bounded search over tile sizes and orders, and what the exact mapper proposes.
 
-Every candidate is priced in closed form for all candidates at once: busy cycles of each engine (edge tiles
-included, same formulas as the simulator) and bytes over the memory port. The estimate of latency is the busiest
-engine plus the parts that cannot overlap; the chosen tiling is then simulated exactly like any other.
+Every candidate of the search is priced in closed form, all at once: busy cycles of each engine (edge tiles included,
+same formulas as the simulator) and bytes over the memory port; the estimate of latency is the busiest engine plus the
+parts that cannot overlap. The mapper's optimum (`mapped.py`) covers all divisors and knows the least traffic; where it
+differs and the closed form does not rule it out, both programs are timed by level A and the better one is taken.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from accelerators.systolic.keys import LayerKey, MachineKey
 from accelerators.systolic.layer import Layer
+from accelerators.systolic.layer_price import layer_price
+from accelerators.systolic.mapped import mapped_tilings
 from accelerators.systolic.reduction import (
     Reduction,
     block_channel_words,
@@ -34,6 +40,12 @@ IntArray = npt.NDArray[np.int64]
 
 OBJECTIVES = ("latency", "traffic", "balanced")
 _MAX_CHOICES = 12
+#: The closed form is within some percent of level A (tests/unit/systolic/test_tiling.py): what it puts further from
+#: its best than this is not timed.
+_MARGIN = 1.1
+
+#: Tile sizes (n, y, x, k) of many candidates, flat.
+Sizes = tuple[IntArray, IntArray, IntArray, IntArray]
 
 
 def tile_sizes(extent: int) -> list[int]:
@@ -59,37 +71,6 @@ def choose(layer: Layer, machine: Machine, objective: str, gather_allowed: bool)
     return _choose(layer.shape_key(), LayerKey(layer), key, objective, gather_allowed)
 
 
-class LayerKey:
-    """Carries the layer through the cache; compared by shape only."""
-
-    def __init__(self, layer: Layer) -> None:
-        self.layer = layer
-
-    def __hash__(self) -> int:
-        return hash(self.layer.shape_key())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LayerKey) and other.layer.shape_key() == self.layer.shape_key()
-
-
-class MachineKey:
-    """Carries the machine through the cache; compared by what tilings and their cycles depend on."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.key = (
-            machine.rows, machine.columns, machine.dataflow, machine.weight_bits, machine.vector_lanes,
-            machine.memory_bytes_per_cycle, machine.memory_latency_cycles, tuple(machine.words.items()),
-            machine.requantize, machine.descriptors,
-        )  # fmt: skip
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, MachineKey) and other.key == self.key
-
-
 @lru_cache(maxsize=4096)
 def _choose(_: object, layer_key: LayerKey, key: MachineKey, objective: str, gather_allowed: bool) -> Tiling:
     layer, machine = layer_key.layer, key.machine
@@ -106,10 +87,42 @@ def _choose(_: object, layer_key: LayerKey, key: MachineKey, objective: str, gat
     if best is None:
         violations = _smallest_tile_violations(layer, machine, reductions)
         raise InfeasibleError(f"layer {layer.name!r} does not fit", violations)
-    return best[2]
+    if min(reduction.folds for reduction in reductions) < reductions[0].folds:
+        promising = reductions
+    else:
+        # gathered words that save no pass only cost traffic
+        promising = reductions[:1]
+    chosen = best[2]
+    for reduction in promising:
+        for proposed in mapped_tilings(layer, reduction, machine, objective):
+            if proposed != chosen and _worth_timing(layer, machine, proposed, objective, best[0]):
+                chosen = _better(layer_key, key, chosen, proposed, objective)
+    return chosen
 
 
-def _candidates(layer: Layer, machine: Machine, reduction: Reduction) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+def _worth_timing(layer: Layer, machine: Machine, tiling: Tiling, objective: str, least: float) -> bool:
+    """Whether the descriptors can express a tiling, at a closed-form value near the least one."""
+    n, y, x, k = (np.array([size], np.int64) for size in (tiling.n, tiling.y, tiling.x, tiling.k))
+    found = _scored(layer, machine, tiling.reduction, tiling.order, (n, y, x, k), objective)
+    return found is not None and float(found[1][0][0]) <= least * _MARGIN
+
+
+def _better(layer: LayerKey, machine: MachineKey, first: Tiling, second: Tiling, objective: str) -> Tiling:
+    """The tiling whose program is better by level A; the first when they are equal."""
+    values = []
+    for tiling in (first, second):
+        price = layer_price(layer, machine, tiling)
+        if price is None:
+            values.append((math.inf, math.inf))
+        elif objective == "traffic":
+            values.append((price.bytes, price.cycles))
+        else:
+            weight = price.bytes if objective == "balanced" else 1
+            values.append((price.cycles * weight, price.bytes))
+    return second if values[1] < values[0] else first
+
+
+def _candidates(layer: Layer, machine: Machine, reduction: Reduction) -> Sizes:
     """Tile sizes (n, y, x, k) of all candidates, flat."""
     if layer.groups > 1:
         blocks = -(-layer.out_channels // machine.columns)
@@ -126,33 +139,42 @@ def _candidates(layer: Layer, machine: Machine, reduction: Reduction) -> tuple[I
 def _best_of(
     layer: Layer, machine: Machine, reduction: Reduction, order: str, objective: str
 ) -> tuple[float, float, Tiling] | None:
-    n, y, x, k = _candidates(layer, machine, reduction)
+    found = _scored(layer, machine, reduction, order, _candidates(layer, machine, reduction), objective)
+    if found is None:
+        return None
+    (n, y, x, k), scores = found
+    pick = int(np.lexsort((scores[1], scores[0]))[0])
+    tiling = Tiling(reduction, order, int(n[pick]), int(y[pick]), int(x[pick]), int(k[pick]))
+    return float(scores[0][pick]), float(scores[1][pick]), tiling
+
+
+def _scored(
+    layer: Layer, machine: Machine, reduction: Reduction, order: str, sizes: Sizes, objective: str
+) -> tuple[Sizes, tuple[npt.NDArray[Any], IntArray]] | None:
+    """Those of the candidates that the machine can run, with what the objective compares first and second."""
+    n, y, x, k = sizes
     blocks = -(-layer.out_channels // machine.columns)
     grouped = layer.groups > 1
     total_words = int(k[0]) if grouped else reduction.words
     t_n, t_y, t_x = -(-blocks // n), -(-layer.out_height // y), -(-layer.out_width // x)
     t_k = -(-total_words // k)
-    t_pix = layer.batch * t_y * t_x
     totals = {"n": t_n, "b": np.full_like(n, layer.batch), "y": t_y, "x": t_x, "k": t_k}
     w_loads = _loads(totals, ORDERS[order], {"n", "k"})
     a_loads = _loads(totals, ORDERS[order], {"b", "y", "x", "k"} | ({"n"} if grouped else set()))
-    fits = _fits(layer, machine, reduction, (n, y, x, k), w_loads, a_loads, t_n * t_pix)
+    fits = _fits(layer, machine, reduction, sizes, w_loads, a_loads, t_n * layer.batch * t_y * t_x)
     looped_n = np.zeros_like(n) if grouped else (blocks // n > 1).astype(np.int64)
     levels = looped_n + (layer.batch > 1) + (layer.out_height // y > 1) + (layer.out_width // x > 1) + (t_k > 3)
     fits &= levels <= LOOP_DEPTH
     if not fits.any():
         return None
     keep = np.flatnonzero(fits)
-    n, y, x, k = n[keep], y[keep], x[keep], k[keep]
-    cycles, traffic = _price(layer, machine, reduction, (n, y, x, k), w_loads[keep], a_loads[keep], total_words)
-    scores = {
-        "latency": (cycles, traffic),
-        "traffic": (traffic, cycles),
-        "balanced": (cycles.astype(np.float64) * traffic, cycles),
-    }[objective]
-    pick = int(np.lexsort((scores[1], scores[0]))[0])
-    tiling = Tiling(reduction, order, int(n[pick]), int(y[pick]), int(x[pick]), int(k[pick]))
-    return float(scores[0][pick]), float(scores[1][pick]), tiling
+    kept = n[keep], y[keep], x[keep], k[keep]
+    cycles, traffic = _price(layer, machine, reduction, kept, w_loads[keep], a_loads[keep], total_words)
+    if objective == "latency":
+        return kept, (cycles, traffic)
+    if objective == "traffic":
+        return kept, (traffic, cycles)
+    return kept, (cycles.astype(np.float64) * traffic, cycles)
 
 
 def _loads(totals: Mapping[str, IntArray], order: Sequence[str], relevant: Set[str]) -> IntArray:
@@ -177,7 +199,7 @@ def _fits(
     layer: Layer,
     machine: Machine,
     reduction: Reduction,
-    sizes: tuple[IntArray, IntArray, IntArray, IntArray],
+    sizes: Sizes,
     w_loads: IntArray,
     a_loads: IntArray,
     outputs: IntArray,
@@ -216,7 +238,7 @@ def _price(
     layer: Layer,
     machine: Machine,
     reduction: Reduction,
-    sizes: tuple[IntArray, IntArray, IntArray, IntArray],
+    sizes: Sizes,
     w_loads: IntArray,
     a_loads: IntArray,
     total_words: int,

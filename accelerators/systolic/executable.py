@@ -17,6 +17,7 @@ from accelerators.systolic.hardware import SystolicHardware
 from accelerators.systolic.image import read_tensor, write_tensor
 from accelerators.systolic.lower import Lowered
 from accelerators.systolic.partition import HostOp
+from accelerators.systolic.prefetch import TAKEN
 from accelerators.systolic.timing_graph import program_graph, step_begins
 from accelerators.systolic.work import Fused
 from dse.backend import Decisions
@@ -25,7 +26,7 @@ from dse.ir import Graph
 from dse.ir.reference import run_op_quantized
 from dse.metrics import LayerMetrics, Metrics, Traffic
 from dse.program.taskgraph import TaskGraph, Timeline
-from dse.program.tile.interpreter import run_step
+from dse.program.tile.interpreter import run_program
 from dse.program.tile.memory_map import MemoryMap, TileExecutable
 from dse.program.tile.program import TileProgram, TileStep
 from dse.sim import simulate_a
@@ -87,12 +88,10 @@ class SystolicExecutable(TileExecutable):
     ) -> dict[str, npt.NDArray[np.int8]]:
         """Execute the program on int8 inputs; `order_seed` picks a random legal order of the engines."""
         memory = self.load_inputs(inputs)
-        for step, item in zip(self.program.steps, self.work, strict=True):
-            if isinstance(step, TileStep):
-                run_step(step, self.program.machine, memory, order_seed=order_seed)
-            else:
-                assert isinstance(item, HostOp)
-                self._run_host(item, memory)
+        hosted = {step: item for step, item in enumerate(self.work) if isinstance(item, HostOp)}
+        run_program(
+            self.program, memory, lambda step, memory: self._run_host(hosted[step.layer], memory), order_seed=order_seed
+        )
         return {name: self.read(memory, name) for name in self.graph.outputs}
 
     def read(self, memory: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.int8]:
@@ -191,7 +190,8 @@ class SystolicExecutable(TileExecutable):
             executed_macs=counts["macs_executed"],
             energy_pj=spent,
             memory_bytes=moved,
-            compulsory_bytes=whole.compulsory_bytes(self.hw.weight_bits),
+            # what the step before has loaded for this one stands in that step's bytes
+            compulsory_bytes=max(0, whole.compulsory_bytes(self.hw.weight_bits) - int(step.notes.get(TAKEN, 0))),
             losses=self._losses(index, cycles, begin, step.useful_macs, counts["macs_executed"], timeline),
             traffic=self._traffic(counts),
             mapping=str(step.notes.get("mapping", "")),

@@ -11,21 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
-from accelerators.systolic.chooser import LayerKey, MachineKey
-from accelerators.systolic.emit import LayerEmitter, LayerImage
-from accelerators.systolic.events import step_counts
 from accelerators.systolic.fusion import FusedGroup, GroupPlan, plan_group
 from accelerators.systolic.fusion_emit import GroupEmitter
 from accelerators.systolic.fusion_loads import GroupImage
+from accelerators.systolic.keys import LayerKey, MachineKey
 from accelerators.systolic.layer import Layer
+from accelerators.systolic.layer_price import layer_price, stand_in, step_price
 from accelerators.systolic.partition import Partition
-from accelerators.systolic.tiling import TileGrid, Tiling, grid
-from accelerators.systolic.timing_graph import RESTART_CYCLES, program_graph
+from accelerators.systolic.tiling import Tiling
+from accelerators.systolic.timing_graph import RESTART_CYCLES
 from accelerators.systolic.work import Fused, Price, Work, reads_of
 from dse.ir import Graph
-from dse.program.tile.isa import Descriptor
-from dse.program.tile.program import Machine, TensorPlacement, TileProgram, TileStep
-from dse.sim import simulate_a
+from dse.program.tile.program import Machine
 
 #: Longest chain that becomes one group: an inverted residual behind a stem has four layers.
 MAX_LAYERS = 4
@@ -141,40 +138,13 @@ def _group_price(plan: GroupPlan, machine: Machine) -> Price | None:
     group = plan.group
     last = group.layers[-1]
     image = GroupImage(
-        _placement(group.layers[0].in_channels, group.layers[0].height, group.layers[0].width),
-        _placement(last.out_channels, last.out_height, last.out_width),
-        _placement(last.out_channels, last.out_height, last.out_width) if last.residual else None,
+        stand_in(group.layers[0].in_channels, group.layers[0].height, group.layers[0].width),
+        stand_in(last.out_channels, last.out_height, last.out_width),
+        stand_in(last.out_channels, last.out_height, last.out_width) if last.residual else None,
         [0] * len(group.layers), 0, [0] * len(group.layers),
         [{}] * (len(group.layers) - 1) + [{"add": 1, "add_shift": 1} if last.add else {}],
     )  # fmt: skip
-    return _price(GroupEmitter(plan, machine, image, 0).emit(), machine)
-
-
-@lru_cache(maxsize=4096)
-def _layer_price(key: LayerKey, machine_key: MachineKey, tiling: Tiling) -> Price | None:
-    layer, machine = key.layer, machine_key.machine
-    layer_grid: TileGrid = grid(layer, tiling, machine.rows, machine.columns)
-    place = _placement(layer.out_channels, layer.out_height, layer.out_width)
-    bases = {(n.start, k.start): 0 for n in layer_grid.segments["n"] for k in layer_grid.segments["k"]}
-    image = LayerImage(
-        _placement(layer.in_channels, layer.height, layer.width), place, place if layer.residual else None, bases, 0,
-        {"add": 1, "add_shift": 1} if layer.add else {},
-    )  # fmt: skip
-    return _price(LayerEmitter(layer_grid, machine, image, 0).emit(), machine)
-
-
-def _placement(channels: int, height: int, width: int) -> TensorPlacement:
-    """A stand-in: neither cycles nor bytes depend on addresses."""
-    return TensorPlacement("", 1 << 20, 1, channels, height, width)
-
-
-def _price(queues: Mapping[str, tuple[Descriptor, ...]], machine: Machine) -> Price | None:
-    if any(len(queue) > machine.descriptors for queue in queues.values()):
-        return None
-    step = TileStep("", (), queues, 0, 0)
-    cycles = simulate_a(program_graph(TileProgram(machine, (step,), {}, 0, None))).total_cycles
-    counts = step_counts(step, machine)
-    return Price(cycles, counts["memory_read_bytes"] + counts["memory_write_bytes"])
+    return step_price(GroupEmitter(plan, machine, image, 0).emit(), machine)
 
 
 def _cut(
@@ -188,7 +158,7 @@ def _cut(
     best: list[tuple[float, int, list[Work]]] = [(0.0, 0, [])]
     for end in range(1, len(chain) + 1):
         layer = chain[end - 1]
-        single = _layer_price(LayerKey(layer), MachineKey(machine), tiling(layer))
+        single = layer_price(LayerKey(layer), MachineKey(machine), tiling(layer))
         candidates = [_extended(best[end - 1], layer, single or _IMPOSSIBLE, weight or 0.0)]
         if weight is not None:
             for first in range(max(0, end - MAX_LAYERS), end - 1):

@@ -2,7 +2,8 @@
 
 Order inside a stripe: every layer runs over blocks (outer) and rows (inner). Accumulators, weights in transit, output
 and residual alternate between halves of their memories over all tiles of the group; activation regions do not, the
-order of the matmul engine keeps them apart. What a layer waits for is as little as its inputs need: a depthwise layer
+order of the matmul engine keeps them apart. The input of the next stripe comes when the last result of this one is
+forwarded: the scratchpad has one write port a half. What a layer waits for is as little as its inputs need: a depthwise layer
 for the block it reads, a 1 x 1 layer for the rows it reads, any other for the whole layer before it.
 """
 
@@ -34,10 +35,10 @@ class GroupEmitter(GroupLoads):
     # -- structure -------------------------------------------------------------------------------------------
 
     def _credits(self) -> list[Node]:
-        matmul = {"signal a_free": 1} | ({} if self.plan.resident else {"signal w_free": 2})
-        vector = {"signal acc_free": 2} | ({"signal res_free": 2} if self.image.residual else {})
+        vector = {"signal acc_free": 2, "signal a_free": 1} | ({"signal res_free": 2} if self.image.residual else {})
+        weights = [] if self.plan.resident else [("matmul", self.make(Opcode.SYNC, sync_fields({"signal w_free": 2})))]
         return [
-            ("matmul", self.make(Opcode.SYNC, sync_fields(matmul))),
+            *weights,
             ("vector", self.make(Opcode.SYNC, sync_fields(vector))),
             ("store", self.make(Opcode.SYNC, sync_fields({"signal out_free": 2}))),
         ]
@@ -68,15 +69,13 @@ class GroupEmitter(GroupLoads):
         if bordered:
             nodes.append(("matmul", self.make(Opcode.SYNC, sync_fields({"signal fill_free": 1}))))
         nodes += [("load", self.load_weights(0, None, at))] if arriving else []
-        nodes += [("load", d) for d in self.load_input(at)]
+        nodes += [("load", d) for d in self.load_input(at, ready=not bordered)]
         if bordered:
             nodes += [("load", d) for d in self.row_borders(at.stripe, sync_fields({"wait fill_free": 1}))]
-            nodes.append(("load", self.make(Opcode.SYNC, sync_fields({"signal fill_ready": 1}))))
+            nodes.append(("load", self.make(Opcode.SYNC, sync_fields({"signal a_ready": 1}))))
         for index in range(len(self.plan.layers)):
             if index and arriving:
                 nodes.append(("load", self.load_weights(index, None, at)))
-            if index == 1 and bordered:
-                nodes.append(("matmul", self.make(Opcode.SYNC, sync_fields({"wait fill_ready": 1}))))
             nodes += self._layer(index, at, tiles[index])
         return nodes
 
@@ -89,9 +88,11 @@ class GroupEmitter(GroupLoads):
         # in the first stripe the first tile waits for the weights too
         arriving = run.first == 0 and self.plan.resident
         n_first = index == 0 or arriving or awaits in ("rows", "all")
-        n_last = ragged or index == 0 or gives in ("rows", "all")
+        # the last tile that is forwarded in a stripe lets the next stripe's input come
+        final = index == len(self.plan.layers) - 2
+        n_last = ragged or final or gives in ("rows", "all")
         y_first = index == 0 or arriving or awaits in ("blocks", "all") or not self.plan.resident
-        y_last = index == 0 or gives in ("blocks", "all") or not self.plan.resident or self._handed(stripe, index) > 0
+        y_last = final or gives in ("blocks", "all") or not self.plan.resident or self._handed(stripe, index) > 0
         blocks = split(plan.blocks, plan.n, peel_first=n_first, peel_last=n_last)
         return blocks, split(stripe.rows[index].count, plan.y, peel_first=y_first, peel_last=y_last)
 
@@ -174,8 +175,8 @@ class GroupEmitter(GroupLoads):
         return self.make(Opcode.MATMUL, fields)
 
     def _matmul_sync(self, index: int, at: At, tiles: Tiles) -> dict[str, int]:
-        first_n, last_n = at.n.first == 0, at.n.first + at.n.count == total_tiles(tiles[0])
-        first_y, last_y = at.y.first == 0, at.y.first + at.y.count == total_tiles(tiles[1])
+        first_n, first_y = at.n.first == 0, at.y.first == 0
+        last_y = at.y.first + at.y.count == total_tiles(tiles[1])
         edge = "" if index == 0 else self._edge(index)
         sync = {"wait acc_free": 1}
         if index == 0 and first_n and first_y:
@@ -187,8 +188,6 @@ class GroupEmitter(GroupLoads):
         sync["signal acc_ready"] = 1
         if last_y and not self.plan.resident:
             sync["signal w_free"] = 1
-        if index == 0 and last_n and last_y:
-            sync["signal a_free"] = 1
         return sync
 
     def _forwards(self, index: int, plan: LayerPlan, at: At, tiles: Tiles) -> list[Descriptor]:
@@ -197,6 +196,7 @@ class GroupEmitter(GroupLoads):
         begin = at.stripe.rows[index + 1].low_of_input(at.stripe.rows[index])
         last_n, last_y = (s.first + s.count == total_tiles(t) for s, t in ((at.n, tiles[0]), (at.y, tiles[1])))
         edge = self._edge(index + 1)
+        final = index == len(self.plan.layers) - 2 and last_n and last_y
         gives = (edge == "blocks" and last_y) or (edge == "rows" and last_n) or (edge == "all" and last_n and last_y)
         row = target.window(at.stripe.region) + (begin + at.y.start) * target.pitch
         handed = self._handed(at.stripe, index) if last_y else 0
@@ -209,6 +209,7 @@ class GroupEmitter(GroupLoads):
             sync = {"wait acc_ready": 1} if i == 0 else {}
             if i == len(parts) - 1:
                 sync |= {"signal acc_free": 1} | ({"signal mid_ready": 1} if gives else {})
+                sync |= {"signal a_free": 1} if final else {}
             channel = (at.n.start + block) * self.columns // self.machine.rows
             per_tile = at.n.size * self.columns // self.machine.rows
             fields = {

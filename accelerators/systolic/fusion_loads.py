@@ -159,8 +159,8 @@ class GroupLoads:
         fields |= self.half("local", at, self.seen.w, 1, self.per_turn.w)
         return self.make(Opcode.LOAD, {**fields, **sync_fields({"wait w_free": 1, "signal w_ready": 1})})
 
-    def load_input(self, at: At) -> list[Descriptor]:
-        """The rows of the group's input that a stripe needs."""
+    def load_input(self, at: At, *, ready: bool) -> list[Descriptor]:
+        """The rows of the group's input that a stripe needs; `ready`: nothing else is loaded before its first tile."""
         plan, place = self.plan.layers[0], self.image.input
         layer, buffer, rows = plan.layer, plan.buffer, at.stripe.rows[0]
         gather = plan.reduction.gather
@@ -176,7 +176,7 @@ class GroupLoads:
         descriptors = []
         for i, run in enumerate(runs):
             sync = {"wait a_free": 1} if i == 0 else {}
-            if i == len(runs) - 1:
+            if ready and i == len(runs) - 1:
                 sync["signal a_ready"] = 1
             fields = {
                 "n0": height, "n1": width, "n2": run.words, "run_bytes": run.bytes, "byte_offset": run.byte_offset,

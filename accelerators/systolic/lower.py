@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from accelerators.systolic.attention import VectorLayer, vector_layer
-from accelerators.systolic.attention_lower import plan_vector, vector_step, write_vector
 from accelerators.systolic.chooser import OBJECTIVES, choose
 from accelerators.systolic.constants import layer_constants
+from accelerators.systolic.element_steps import ElementLayer, element_rule, element_step, plan_element, write_element
 from accelerators.systolic.emit import LayerEmitter, LayerImage
 from accelerators.systolic.fusion_choose import fuse
 from accelerators.systolic.fusion_emit import GroupEmitter
@@ -33,7 +32,8 @@ from accelerators.systolic.image import (
 )
 from accelerators.systolic.layer import Layer
 from accelerators.systolic.memory_map import ALIGNMENT, ConstantSpace, place_tensors
-from accelerators.systolic.partition import HostOp, Partition, VectorRule, partition
+from accelerators.systolic.partition import HostOp, Partition, partition
+from accelerators.systolic.prefetch import prefetch
 from accelerators.systolic.recurrent import RecurrentLayer
 from accelerators.systolic.recurrent_lower import plan_recurrent, recurrent_step, write_recurrent
 from accelerators.systolic.tiling import TileGrid, Tiling, grid
@@ -53,10 +53,12 @@ DECISIONS: dict[str, Any] = {
     "mapping_objective": "latency",
     "fuse_residual": True,
     "fuse_layers": "off",
+    "prefetch": "off",
     "fixed_point": False,
 }
 
-FUSE_LAYERS = ("auto", "off")
+#: Decisions that are either one.
+SWITCHES = ("fuse_layers", "prefetch")
 
 MAX_MEMORY_BYTES = 1 << next(field.bits for field in PAYLOAD[Opcode.LOAD] if field.name == "ext_base")
 
@@ -98,7 +100,7 @@ def lower(graph: Graph, hw: SystolicHardware, decisions: Decisions) -> Lowered:
     parts = partition(
         graph,
         fuse_residual=settings["fuse_residual"] and hw.requantize == "q31",
-        vector=_vector_rule(graph, hw, settings),
+        vector=element_rule(graph, hw, target, fixed_point=settings["fixed_point"]),
     )
 
     def tiling(layer: Layer) -> Tiling:
@@ -116,7 +118,9 @@ def lower(graph: Graph, hw: SystolicHardware, decisions: Decisions) -> Lowered:
         if isinstance(item, RecurrentLayer)
     }
     vectors = {
-        index: plan_vector(item, target, space.take) for index, item in enumerate(work) if isinstance(item, VectorLayer)
+        index: plan_element(item, target, space.take)
+        for index, item in enumerate(work)
+        if isinstance(item, ElementLayer)
     }
     _check_memory(graph, space.next)
     quantized = _is_quantized(graph, parts, work, hw)
@@ -124,25 +128,27 @@ def lower(graph: Graph, hw: SystolicHardware, decisions: Decisions) -> Lowered:
     for index, (item, plan) in enumerate(zip(work, plans, strict=True)):
         if isinstance(item, HostOp):
             read, write = host_bytes(graph, item)
-            steps.append(HostStep(item.op.name, item.op.name, item.op.kind, read, write, index))
+            steps.append(HostStep(item.op.name, item.op.name, item.op.kind, read, write, index, item.reason))
         elif isinstance(item, RecurrentLayer):
             step = recurrent_step(sequences[index], graph, placements, index, quantized=quantized)
             _check_queues(item.name, step.queues, target)
             steps.append(step)
-        elif isinstance(item, VectorLayer):
-            step = vector_step(vectors[index], graph, placements, index, quantized=quantized)
+        elif isinstance(item, ElementLayer):
+            step = element_step(vectors[index], graph, placements, index, quantized=quantized)
             _check_queues(item.name, step.queues, target)
             steps.append(step)
         elif isinstance(item, Layer):
             steps.append(_layer_step(graph, item, plan[0], target, placements, index, quantized=quantized))
         else:
             steps.append(_group_step(graph, item, plan, target, placements, index, quantized=quantized))
+    if settings["prefetch"] == "auto":
+        steps = list(prefetch(steps, target))
     memory = _build_image(graph, plans, target, placements, space.next) if quantized else None
     if memory is not None:
         for code in sequences.values():
             write_recurrent(memory, code, graph)
         for vector in vectors.values():
-            write_vector(memory, vector, graph)
+            write_element(memory, vector, graph)
     constants = sum(region.bytes for region in space.regions if region.kind != "tensor")
     program = TileProgram(target, tuple(steps), placements, space.next, memory, constants)
     grids = tuple(plan[0].grid if isinstance(item, Layer) else None for item, plan in zip(work, plans, strict=True))
@@ -201,13 +207,6 @@ def _group_step(
     return TileStep(group.name, tuple(ops), queues, group.macs, index, {"mapping": item.plan.describe()})
 
 
-def _vector_rule(graph: Graph, hw: SystolicHardware, settings: Mapping[str, Any]) -> VectorRule | None:
-    """What the element unit of a design computes; None for a design without one."""
-    if hw.state_kib <= 0:
-        return None
-    return lambda op, source: vector_layer(graph, op, source, hw.requantize, fixed_point=settings["fixed_point"])
-
-
 def _check_memory(graph: Graph, size: int) -> None:
     """Descriptors address memory with 32 bits."""
     if size > MAX_MEMORY_BYTES:
@@ -224,9 +223,10 @@ def _settings(decisions: Decisions) -> dict[str, Any]:
     if settings["mapping_objective"] not in OBJECTIVES:
         value = settings["mapping_objective"]
         raise UsageError(f"mapping_objective {value!r} is not an objective{nearest(str(value), OBJECTIVES)}")
-    if settings["fuse_layers"] not in FUSE_LAYERS:
-        value = settings["fuse_layers"]
-        raise UsageError(f"fuse_layers {value!r} is neither auto nor off{nearest(str(value), FUSE_LAYERS)}")
+    for name in SWITCHES:
+        if settings[name] not in ("auto", "off"):
+            value = settings[name]
+            raise UsageError(f"{name} {value!r} is neither auto nor off{nearest(str(value), ('auto', 'off'))}")
     for name in ("gather", "fuse_residual", "fixed_point"):
         if not isinstance(settings[name], bool):
             raise UsageError(f"{name} must be true or false, not {settings[name]!r}")
@@ -246,7 +246,7 @@ def _check_parameters(layer: Layer, target: Machine) -> None:
 
 def _plans(item: Work, target: Machine, tiling: Callable[[Layer], Tiling], space: ConstantSpace) -> tuple[_Plan, ...]:
     """Grids of an item's layers and addresses of their constants; none for a host operation."""
-    if isinstance(item, HostOp | RecurrentLayer | VectorLayer):
+    if isinstance(item, HostOp | RecurrentLayer | ElementLayer):
         return ()
     grids = [plan.grid for plan in item.plan.layers] if isinstance(item, Fused) else []
     layers = item.group.layers if isinstance(item, Fused) else (item,)

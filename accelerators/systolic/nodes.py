@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dse.program.tile.isa import ENGINES, Descriptor, Opcode
 
 SEMAPHORE_NAMES = ("a_ready", "a_free", "w_ready", "w_free", "acc_ready", "acc_free", "out_ready", "out_free",
-                   "res_ready", "res_free", "mid_ready", "fill_free", "fill_ready")  # fmt: skip
+                   "res_ready", "res_free", "mid_ready", "fill_free")  # fmt: skip
 _SEMAPHORE = {name: index for index, name in enumerate(SEMAPHORE_NAMES)}
 #: By opcode, each count field with the strides that its iterations take.
 _TRANSFER_STRIDES = {f"n{i}": (f"ext_stride{i}", f"local_stride{i}") for i in range(3)}
@@ -20,6 +20,11 @@ _STRIDES: Mapping[Opcode, Mapping[str, tuple[str, ...]]] = {
         "n_rows": ("a_stride_r",), "n_columns": ("a_stride_s",), "height": ("a_stride_y",), "width": ("a_stride_x",),
     },
     Opcode.VECTOR: {},
+    Opcode.ELEMENT: {},
+    Opcode.POOL: {
+        "n_blocks": ("a_stride_n",), "kernel_rows": ("a_stride_r",), "kernel_columns": ("a_stride_s",),
+        "height": ("a_stride_y",), "width": ("a_stride_x",),
+    },
     Opcode.FORWARD: {"height": ("out_stride_y",), "width": ("out_stride_x",)},
 }  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Which ops run on the array, which on the host, and what is only a change of view.
 
 Convolutions and dense layers go to the array, with the residual add that consumes them when the vector unit can do
-it (mode `q31`, decision `fuse_residual`). Reshapes move nothing. Everything else is a named host operation.
+it (mode `q31`, decision `fuse_residual`). Reshapes move nothing. Of the rest, the element unit takes what it computes
+exactly; what remains is a host operation with its name and the reason.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from accelerators.systolic.attention import VectorLayer
 from accelerators.systolic.layer import Layer, layer_of
+from accelerators.systolic.maps import MapLayer
 from accelerators.systolic.recurrent import RecurrentLayer, recurrent_layers, sequence_outputs
 from dse.core.errors import ModelError
 from dse.ir import Graph, Op
@@ -27,23 +29,26 @@ HOST_KINDS = (
 
 @dataclass(frozen=True)
 class HostOp:
-    """An op left to the host."""
+    """An op left to the host, and why."""
 
     op: Op
     reads: tuple[str, ...]
     output: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Partition:
     """Work in execution order, and for every tensor the tensor whose data it shares."""
 
-    work: tuple[Layer | RecurrentLayer | VectorLayer | HostOp, ...]
+    work: tuple[Layer | RecurrentLayer | VectorLayer | MapLayer | HostOp, ...]
     source: dict[str, str]
 
 
-#: The work item of an op that the element unit computes, given where tensors lie; None for other ops.
-VectorRule = Callable[[Op, Mapping[str, str]], VectorLayer | None]
+#: The work item of an op that the element unit computes, given where tensors lie; for other ops why it does not.
+VectorRule = Callable[[Op, Mapping[str, str]], VectorLayer | MapLayer | str]
+#: Of ops on a design without an element unit.
+NO_UNIT = "the design has no element unit (hardware.state_kib is 0)"
 
 
 def partition(graph: Graph, *, fuse_residual: bool, vector: VectorRule | None = None) -> Partition:
@@ -56,7 +61,7 @@ def partition(graph: Graph, *, fuse_residual: bool, vector: VectorRule | None = 
     source: dict[str, str] = {name: name for name in graph.inputs}
     adds = _fusable_adds(graph) if fuse_residual else {}
     fused = {add.outputs[0] for add, _ in adds.values()}
-    work: list[Layer | RecurrentLayer | VectorLayer | HostOp] = []
+    work: list[Layer | RecurrentLayer | VectorLayer | MapLayer | HostOp] = []
     for op in graph.ops:
         if op.kind in ("conv", "gemm"):
             add_and_other = adds.get(op.outputs[0])
@@ -73,18 +78,25 @@ def partition(graph: Graph, *, fuse_residual: bool, vector: VectorRule | None = 
             source |= {name: name for item in found for name in item.outputs}
         elif op.kind in VIEWS and _is_view(graph, op, source[op.inputs[0]]):
             source[op.outputs[0]] = source[op.inputs[0]]
-        elif vector is not None and (item := vector(op, source)) is not None:
+        elif op.kind in HOST_KINDS or op.kind in VIEWS:
+            item = _element_or_host(graph, op, source, vector)
             work.append(item)
             source[item.output] = item.output
-        elif op.kind in HOST_KINDS or op.kind in VIEWS:
-            reads = tuple(source[name] for name in op.inputs if name and graph[name].data is None)
-            work.append(HostOp(op, reads, op.outputs[0]))
-            source[op.outputs[0]] = op.outputs[0]
         else:
             raise ModelError(
                 f"{graph.source or graph.name}: op {op.name!r} ({op.kind}) runs neither on the array nor on the host"
             )
     return Partition(tuple(work), source)
+
+
+def _element_or_host(
+    graph: Graph, op: Op, source: Mapping[str, str], vector: VectorRule | None
+) -> VectorLayer | MapLayer | HostOp:
+    found = NO_UNIT if vector is None else vector(op, source)
+    if not isinstance(found, str):
+        return found
+    reads = tuple(source[name] for name in op.inputs if name and graph[name].data is None)
+    return HostOp(op, reads, op.outputs[0], found)
 
 
 def _is_view(graph: Graph, op: Op, data: str) -> bool:

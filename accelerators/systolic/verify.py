@@ -83,7 +83,16 @@ def _crop(graph: Graph, layer: Layer, layer_grid: TileGrid, values: Values, colu
 
 #: What the emitted engines execute; the rest of the instruction set has no RTL yet.
 RTL_OPCODES = frozenset(
-    {Opcode.HALT, Opcode.LOOP, Opcode.SYNC, Opcode.LOAD, Opcode.STORE, Opcode.MATMUL, Opcode.VECTOR}
+    {
+        Opcode.HALT,
+        Opcode.LOOP,
+        Opcode.SYNC,
+        Opcode.LOAD,
+        Opcode.STORE,
+        Opcode.MATMUL,
+        Opcode.VECTOR,
+        Opcode.FORWARD,
+    }
 )
 
 
@@ -93,8 +102,7 @@ def rtl_gap(executable: SystolicExecutable) -> RtlUnavailable | None:
     missing = sorted(op.name for op in used - RTL_OPCODES)
     if not missing:
         return None
-    why = "; compile with the decision fuse_layers: off" if missing == ["FORWARD"] else ""
-    return RtlUnavailable(f"the program uses {', '.join(missing)}, which the emitted vector engine does not have{why}")
+    return RtlUnavailable(f"the program uses {', '.join(missing)}, which the emitted vector engine does not have")
 
 
 def _require_rtl(executable: SystolicExecutable) -> None:

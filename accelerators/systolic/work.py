@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from accelerators.systolic.attention import VectorLayer
 from accelerators.systolic.fusion import FusedGroup, GroupPlan
 from accelerators.systolic.layer import Layer
+from accelerators.systolic.maps import MapLayer
 from accelerators.systolic.partition import HostOp
 from accelerators.systolic.recurrent import RecurrentLayer
 
@@ -36,7 +37,7 @@ class Fused:
         return self.group.output
 
 
-Work = Layer | RecurrentLayer | VectorLayer | HostOp | Fused
+Work = Layer | RecurrentLayer | VectorLayer | MapLayer | HostOp | Fused
 
 
 def reads_of(item: Work) -> tuple[str, ...]:
@@ -45,7 +46,7 @@ def reads_of(item: Work) -> tuple[str, ...]:
         return item.reads
     if isinstance(item, RecurrentLayer):
         return (item.input,)
-    if isinstance(item, VectorLayer):
+    if isinstance(item, VectorLayer | MapLayer):
         return item.inputs
     source = item.group if isinstance(item, Fused) else item
     return (source.input, source.residual) if source.residual else (source.input,)

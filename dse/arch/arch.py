@@ -21,13 +21,13 @@ from pydantic import (
 )
 
 from dse.arch.prices import Prices
+from dse.arch.rules import Role as Role
+from dse.arch.rules import Rules
 from dse.config.loader import load_mapping
 from dse.config.models import EntryError
 from dse.config.validation import validate
 from dse.core.errors import UsageError, nearest
 from dse.tech import STANDARDS, Device, Technology, technology
-
-Role = Literal["input", "weight", "output"]
 
 
 class _Model(BaseModel):
@@ -57,6 +57,24 @@ class MemoryLevel(_Model):
     holds: frozenset[Role] = frozenset({"input", "weight", "output"})
     shared: bool = Field(default=True, description="one memory for all roles it holds (else one partition each)")
     double_buffered: bool = False
+    partitions: dict[Role, PositiveInt] = Field(
+        default={}, description="bytes of each role's own memory, where they differ; capacity_bytes for the others"
+    )
+    transfer_cycles: NonNegativeFloat = Field(
+        default=0.0, description="cycles of this level's port that moving a tile takes besides its words"
+    )
+    window_reuse: bool = Field(
+        default=True, description="a sliding tile fetches only the words that the tile before it did not hold"
+    )
+
+    @model_validator(mode="after")
+    def _partitions_held(self) -> MemoryLevel:
+        if self.partitions and (self.shared or self.capacity_bytes is None):
+            raise ValueError(f"level {self.name!r} has partitions, so it needs shared: false and capacity_bytes")
+        for role in self.partitions:
+            if role not in self.holds:
+                raise ValueError(f"level {self.name!r} has a partition for the {role}, which it does not hold")
+        return self
 
     @field_validator("standard")
     @classmethod
@@ -111,6 +129,7 @@ class Arch(_Model):
     levels: tuple[MemoryLevel, ...] = Field(min_length=1)
     axes: tuple[SpatialAxis, ...] = ()
     compute: Compute = Compute()
+    constraints: Rules = Field(default=Rules(), description="what every mapping must obey")
 
     @model_validator(mode="after")
     def _consistent(self) -> Arch:

@@ -9,6 +9,7 @@ from dse.backend.protocol import (
     Numerics,
     RtlRun,
     RtlUnavailable,
+    Samples,
     VerificationCase,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "Numerics",
     "RtlRun",
     "RtlUnavailable",
+    "Samples",
     "VerificationCase",
 ]

@@ -98,6 +98,26 @@ class RtlRun:
     cycles: int
 
 
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Data of a run, for families that make their own integers (`Accelerator.own_arithmetic`).
+
+    Parameters
+    ----------
+    calibration, test
+        Float samples by input name, shape (samples, ...); None: as many synthetic ones as `images`, of `seed`, and for
+        the test of seed + 1.
+    labels
+        int64, shape (samples,): the right class of each test sample.
+    """
+
+    images: int
+    seed: int
+    calibration: Mapping[str, Any] | None = None
+    test: Mapping[str, Any] | None = None
+    labels: Any | None = None
+
+
 @dataclass(frozen=True)
 class RtlUnavailable:
     """Why a family emits no RTL for a design."""
@@ -111,6 +131,12 @@ class Accelerator(ABC):
     name: str
     hardware_model: type[BaseModel]
     capabilities: Capabilities
+    #: Whether `lower` makes the integers itself: it is then given float networks, and accuracy is among its metrics.
+    own_arithmetic: bool = False
+
+    def with_samples(self, samples: Samples) -> Accelerator:
+        """The family for one run's data; only families of `own_arithmetic` look at it."""
+        return self
 
     @abstractmethod
     def arch(self, hw: Any) -> Arch:

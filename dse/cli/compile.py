@@ -11,6 +11,7 @@ from dse.cli.options import accelerator_option, dims_option, parse_dims
 
 if TYPE_CHECKING:
     from dse.flow.compile import Compiled
+    from dse.program.tile.program import HostStep
 
 COLUMNS = ("step", "name", "kind", "cycles", "memory", "descriptors", "mapping")
 
@@ -37,7 +38,8 @@ def command(
     """Compile MODEL for an accelerator and print its steps, operations left to the host, and its memory.
 
     A quantized model, or --calib, gives a program with a memory image that can be executed; a float model one to
-    time and price. Layers fuse with decisions.fuse_layers=auto, see docs/compiler.md.
+    time and price. Layers fuse with decisions.fuse_layers=auto, the weights of a step are loaded under the one before
+    with decisions.prefetch=auto, see docs/compiler.md.
     """
     from dse.core.progress import make_reporter
     from dse.flow.accelerator import resolve_accelerator
@@ -68,6 +70,7 @@ def _summary(compiled: Compiled) -> dict[str, int | float | str]:
         "steps": len(program.steps),
         "cycles": compiled.metrics.cycles,
         "memory_traffic_bytes": sum(layer.memory_bytes for layer in compiled.metrics.layers),
+        "host_bytes": sum(step.read_bytes + step.write_bytes for step in compiled.host_steps),
         "activation_peak_bytes": memory.activation_peak,
         "activation_bound_bytes": memory.activation_bound,
         "constants_bytes": memory.constants_bytes,
@@ -79,25 +82,39 @@ def _summary(compiled: Compiled) -> dict[str, int | float | str]:
 def _print_json(compiled: Compiled, model: str, files: list[str]) -> None:
     import json
 
-    host = [{"name": step.name, "kind": step.kind} for step in compiled.host_steps]
+    host = [
+        {"name": step.name, "kind": step.kind, "bytes": step.read_bytes + step.write_bytes, "reason": step.reason}
+        for step in compiled.host_steps
+    ]
     click.echo(json.dumps({"model": model, **_summary(compiled), "host": host, "files": files}, indent=2))
+
+
+def _host_groups(compiled: Compiled) -> dict[tuple[str, str], list[HostStep]]:
+    """Host operations by kind and by why they are there, in order of their first."""
+    groups: dict[tuple[str, str], list[HostStep]] = {}
+    for step in compiled.host_steps:
+        groups.setdefault((step.kind, step.reason), []).append(step)
+    return groups
 
 
 def _print_tables(compiled: Compiled, model: str, accelerator: str) -> None:
     from dse.core.progress import make_reporter
     from dse.core.units import byte_size, count
-    from dse.flow.compile import descriptors_of
+    from dse.flow.compile import descriptors_at
 
     reporter = make_reporter()
     rows = [
         (str(index), layer.name, layer.kind, count(layer.cycles), byte_size(layer.memory_bytes),
-         str(descriptors_of(step) or "-"), layer.mapping)
-        for index, (step, layer) in enumerate(zip(compiled.program.steps, compiled.metrics.layers, strict=True))
+         str(descriptors_at(compiled.program, index) or "-"), layer.mapping)
+        for index, layer in enumerate(compiled.metrics.layers)
     ]  # fmt: skip
     reporter.table(f"{model} on {accelerator}", COLUMNS, rows)
-    host = compiled.host_steps
-    kinds = ", ".join(f"{step.name} ({step.kind})" for step in host) or "none"
-    reporter.table("", ("left to the host", ""), [(str(len(host)), kinds)])
+    host = [
+        (kind, str(len(steps)), byte_size(sum(s.read_bytes + s.write_bytes for s in steps)), reason,
+         ", ".join(step.name for step in steps))
+        for (kind, reason), steps in _host_groups(compiled).items()
+    ]  # fmt: skip
+    reporter.table("", ("left to the host", "ops", "moved", "why", "names"), host or [("nothing", "0", "-", "", "")])
     memory = compiled.memory
     over = memory.activation_peak / memory.activation_bound if memory.activation_bound else 1.0
     summary = _summary(compiled)

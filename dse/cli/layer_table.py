@@ -65,6 +65,7 @@ def total_rows(metrics: Metrics) -> list[tuple[str, str, str]]:
         *((f"  {name}", f"{value * 1e-6:.3f}", "uJ") for name, value in sorted(metrics.energy_pj.items())),
         ("power", f"{metrics.power_mw:.3f}", "mW"),
         ("area", f"{metrics.area_mm2:.4f}", "mm2"),
+        *((name.replace("_", " "), f"{value:.4g}", "") for name, value in sorted(metrics.accuracy.items())),
     ]
 
 

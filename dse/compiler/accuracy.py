@@ -14,7 +14,7 @@ from dse.compiler.calibration_batches import batches
 from dse.core.errors import UsageError
 from dse.ir.graph import Graph
 from dse.ir.kinds import RECURRENT_KINDS
-from dse.ir.quantized import dequantize, quantization_of, quantize_inputs
+from dse.ir.quantized import dequantize, integer_limits, quantization_of, quantize_inputs
 from dse.ir.reference import run_float, run_quantized
 
 Inputs = Mapping[str, npt.NDArray[Any]]
@@ -146,6 +146,8 @@ class LayerNoise:
     ----------
     name, kind
         Of the op.
+    bits
+        Of its output: 8 or 16.
     weight_bits, weight_sqnr_db
         Of its weights alone (a recurrent layer: of its input weights); None when it has none.
     low, high
@@ -156,6 +158,7 @@ class LayerNoise:
 
     name: str
     kind: str
+    bits: int
     weight_bits: int | None
     weight_sqnr_db: float | None
     low: float
@@ -178,13 +181,16 @@ def layer_noise(graph_float: Graph, graph_int: Graph, mode: str, images: Inputs)
     before = {op.name: op for op in graph_float.ops}
     rows = []
     for op in graph_int.ops:
-        ends = dequantize(np.array([-128, 127], np.int8), quantization_of(graph_int, op.outputs[0]))
+        of_y = quantization_of(graph_int, op.outputs[0])
+        ends = dequantize(np.array(integer_limits(of_y)), of_y)
         bits, weight_db = None, None
         if op.kind in ("conv", "gemm", *RECURRENT_KINDS):
             bits = quantization_of(graph_int, op.inputs[1]).bits
             weight_db = _weight_sqnr_db(graph_float, before[op.name].inputs[1], graph_int, op.inputs[1])
         rows.append(
-            LayerNoise(op.name, op.kind, bits, weight_db, float(ends[0]), float(ends[1]), noise[op.outputs[0]].db)
+            LayerNoise(
+                op.name, op.kind, of_y.bits, bits, weight_db, float(ends[0]), float(ends[1]), noise[op.outputs[0]].db
+            )
         )
     return rows
 

@@ -7,7 +7,7 @@ mean squared error of quantization smallest: saturating a few extremes against r
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ def calibrate(
     inputs: Mapping[str, npt.NDArray[Any]],
     method: str = "minmax",
     percentile: float = DEFAULT_PERCENTILE,
+    wide: Collection[str] = (),
 ) -> Ranges:
     """The range of every non-constant tensor that int8 codes should span, by one of `METHODS`.
 
@@ -50,6 +51,8 @@ def calibrate(
         Samples by input name, shape (samples, ...).
     percentile
         Read by method "percentile" alone; above 50, at most 100.
+    wide
+        Tensors of 16 bits: method "mse" leaves them everything that was seen, since rounding costs next to nothing.
 
     Raises
     ------
@@ -64,7 +67,7 @@ def calibrate(
         if name in counts:
             if method == "percentile":
                 ranges[name] = percentile_range(counts[name], low, high, percentile)
-            else:
+            elif name not in wide:
                 ranges[name] = mse_range(counts[name], low, high)
     return ranges
 

@@ -169,7 +169,9 @@ def _product(graph: Graph, op: Op) -> _Affine | None:
 def _affine(graph: Graph, op: Op) -> _Affine:
     """A batch norm from (scale, bias, mean, variance)."""
     tensors = dict(graph.tensors)
-    scale, bias, mean, variance = (_data(tensors, name, graph).astype(np.float64) for name in op.inputs[1:5])
+    with np.errstate(invalid="ignore"):
+        # constants of a damaged file may be signalling NaNs
+        scale, bias, mean, variance = (_data(tensors, name, graph).astype(np.float64) for name in op.inputs[1:5])
     epsilon = float(op.attributes["epsilon"])
     if (variance + epsilon <= 0).any():
         raise ModelError(

@@ -8,7 +8,7 @@ kernel. Hardware leaves islands to the host.
 from __future__ import annotations
 
 from dse.compiler.quantize_recurrent import check_recurrent
-from dse.core.errors import ModelError
+from dse.core.errors import InfeasibleError, ModelError, Violation
 from dse.ir.graph import Graph, Op
 from dse.ir.kinds import BINARY_KINDS, NORM_KINDS, RECURRENT_KINDS, REDUCTION_KINDS, UNARY_KINDS
 
@@ -46,6 +46,28 @@ def is_quantized(graph: Graph) -> bool:
     """Whether a network is int8 from its first layer to its last already: every conv and gemm holds int8 weights."""
     layers = [op for op in graph.ops if op.kind in ("conv", "gemm")]
     return bool(layers) and all(graph[op.inputs[1]].quantization is not None for op in layers)
+
+
+def require_activation_bits(graph: Graph, bits: int, where: str) -> None:
+    """Nothing when no activation of a network that came quantized has more than `bits` bits.
+
+    Parameters
+    ----------
+    where
+        The hardware, for the message.
+
+    Raises
+    ------
+    InfeasibleError: one has; named with the op that makes it.
+    """
+    makers = {name: f"{op.name} ({op.kind})" for op in graph.ops for name in op.outputs}
+    makers |= {name: f"input {name}" for name in graph.inputs}
+    for name, maker in makers.items():
+        quantization = graph[name].quantization
+        if quantization is not None and quantization.bits > bits:
+            hint = "quantize with activations of 8 bits there"
+            limit = Violation(f"bits of the activation of {maker}", quantization.bits, bits, "bits", hint)
+            raise InfeasibleError(f"{graph.source or graph.name} on {where}", (limit,))
 
 
 def weight_tensors(graph: Graph) -> list[str]:

@@ -41,7 +41,7 @@ def resolve_accelerator(spec: str, overrides: Sequence[str] = ()) -> Design:
         Name of a preset, name of a family (its default design), or a YAML file: a design
         (`family`, `hardware`, ...) or a run configuration, whose `accelerator` section is taken.
     overrides
-        `hardware.NAME=VALUE` or `decisions.NAME=VALUE`.
+        `hardware.NAME=VALUE` or `decisions.NAME=VALUE`; `NAME=VALUE` where the family has a decision of that name.
 
     Raises
     ------
@@ -62,10 +62,25 @@ def resolve_accelerator(spec: str, overrides: Sequence[str] = ()) -> Design:
             )
         data, marks = {"family": found[spec], "preset": spec}, {}
     for override in overrides:
-        if override.partition(".")[0] not in ("hardware", "decisions"):
-            raise UsageError(f"{override!r} must be hardware.NAME=VALUE or decisions.NAME=VALUE")
-        apply_override(data, marks, override)
+        apply_override(data, marks, _scoped(override, data.get("family")))
     return design_of(validate(DesignConfig, data, marks), marks, ())
+
+
+def _scoped(override: str, family: Any) -> str:
+    """An override with its section in front.
+
+    Raises
+    ------
+    UsageError: it has none, and the family has no decision of that name.
+    """
+    name = override.partition("=")[0]
+    if name.partition(".")[0] in ("hardware", "decisions"):
+        return override
+    if family in registry.names(registry.BACKENDS):
+        loaded: Accelerator = registry.load(registry.BACKENDS, family)
+        if name in loaded.decision_defaults():
+            return f"decisions.{override}"
+    raise UsageError(f"{override!r} must be hardware.NAME=VALUE or decisions.NAME=VALUE")
 
 
 def design_of(config: AcceleratorConfig, marks: Mapping[KeyPath, Mark], prefix: KeyPath = ("accelerator",)) -> Design:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from dse.compiler import prepare
+from dse.compiler import prepare, require_activation_bits
 from dse.core.errors import UsageError
 from dse.flow.accelerator import Design
 from dse.ir import Graph
@@ -47,7 +47,9 @@ def compile_network(graph: Graph, design: Design) -> Compiled:
     ModelError: an op cannot be compiled.
     """
     design.require_buildable()
-    executable = design.family.lower(prepare(graph), design.hw, design.decisions)
+    prepared = prepare(graph)
+    require_activation_bits(prepared, design.family.numerics(design.hw).activation_bits, design.family.name)
+    executable = design.family.lower(prepared, design.hw, design.decisions)
     if not isinstance(executable, TileExecutable):
         raise UsageError(f"the {design.family.name} family does not compile to tile programs; systolic does")
     return Compiled(executable.program, executable.memory_map, executable.estimate())
@@ -73,7 +75,8 @@ def _write_listing(program: TileProgram, path: Path) -> None:
     parts = [
         listing(step)
         if isinstance(step, TileStep)
-        else f"host {step.name}: {step.kind}, reads {step.read_bytes} bytes, writes {step.write_bytes} bytes\n"
+        else f"host {step.name}: {step.kind}, reads {step.read_bytes} bytes, writes {step.write_bytes} bytes"
+        f" ({step.reason})\n"
         for step in program.steps
     ]
     path.write_text("\n".join(parts), encoding="utf-8")
@@ -94,13 +97,18 @@ def _write_steps(compiled: Compiled, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("step", "name", "kind", "cycles", "useful_macs", "memory_bytes", "descriptors", "mapping"))
-        for index, (step, layer) in enumerate(zip(compiled.program.steps, compiled.metrics.layers, strict=True)):
+        for index, layer in enumerate(compiled.metrics.layers):
             writer.writerow(
                 (index, layer.name, layer.kind, layer.cycles, layer.useful_macs, layer.memory_bytes,
-                 descriptors_of(step), layer.mapping)
+                 descriptors_at(compiled.program, index), layer.mapping)
             )  # fmt: skip
 
 
 def descriptors_of(step: TileStep | HostStep) -> int:
     """Descriptors in the longest queue of a step; 0 for a host operation."""
     return max(map(len, step.queues.values())) if isinstance(step, TileStep) else 0
+
+
+def descriptors_at(program: TileProgram, layer: int) -> int:
+    """`descriptors_of` the step that begins with a layer; 0 for a layer inside a step of several."""
+    return next((descriptors_of(step) for step in program.steps if step.layer == layer), 0)

@@ -143,8 +143,7 @@ def _hardware(
     family, hw, _ = design
     gap = family.rtl_gap(executable)
     if task.verify and family.capabilities.rtl and gap is None:
-        numerics = family.numerics(hw)
-        values = reference_values(task.evaluator.networks.get(numerics).graph, numerics.requantize, task.image_seed)
+        values = {} if family.own_arithmetic else _reference(task, design)
         cases = verify_winner(family, executable, values, task.folder, lines.append)
         if cases:
             write_design(design, task.folder)
@@ -152,13 +151,17 @@ def _hardware(
     component = gap or family.rtl(hw)
     if isinstance(component, RtlUnavailable):
         lines.append(f"{task.name}: no hardware emitted: {component.reason}")
-        if not (task.verify and family.capabilities.rtl):
+        if family.own_arithmetic or not (task.verify and family.capabilities.rtl):
             return component.reason, []
-        numerics = family.numerics(hw)
-        values = reference_values(task.evaluator.networks.get(numerics).graph, numerics.requantize, task.image_seed)
-        return component.reason, [verify_program(executable, values, task.folder, lines.append)]
+        return component.reason, [verify_program(executable, _reference(task, design), task.folder, lines.append)]
     emit_component(design, component, task.folder)
     return "", []
+
+
+def _reference(task: FinishTask, design: Design) -> dict[str, Any]:
+    """The tensors that a winner's hardware is held against."""
+    numerics = design.family.numerics(design.hw)
+    return reference_values(task.evaluator.networks.get(numerics).graph, numerics.requantize, task.image_seed)
 
 
 def reference_values(graph: Graph, mode: str, seed: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dse.compiler import (
     Recipe,
     accuracy,
     assign_weight_bits,
-    calibrate,
+    calibrated_ranges,
     equalize,
     float_accuracy,
     layer_noise,
@@ -119,7 +119,7 @@ def quantize_model(
     samples = load_dataset(calibration, prepared)
     test = samples if data is None else load_dataset(data, prepared)
     recipe = request.recipe
-    ranges = calibrate(logits, samples.inputs, recipe.method, recipe.percentile)
+    ranges = calibrated_ranges(logits, samples.inputs, recipe)
     if request.most_points_lost is not None:
         recipe = _mixed(prepared, logits, ranges, recipe, samples, request.most_points_lost)
     quantized = quantize_with_ranges(logits, ranges, recipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from dse.compiler import prepare
+from dse.compiler import prepare, require_activation_bits
 from dse.core.errors import UsageError, nearest
 from dse.flow.accelerator import Design
 from dse.ir import Graph
@@ -63,7 +63,9 @@ def simulate(graph: Graph, design: Design, *, level: str = "A", with_timeline: b
     if level not in choices:
         raise UsageError(f"level {level!r} is not offered by {design.family.name}{nearest(level, choices)}")
     design.require_buildable()
-    executable = design.family.lower(prepare(graph), design.hw, design.decisions)
+    prepared = prepare(graph)
+    require_activation_bits(prepared, design.family.numerics(design.hw).activation_bits, design.family.name)
+    executable = design.family.lower(prepared, design.hw, design.decisions)
     if level == "A" and not with_timeline:
         return SimulationResult(graph, design, executable.estimate(), None)
     timeline = SIMULATORS[level](executable.task_graph())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dse.backend import Accelerator, Samples
 from dse.compiler import Recipe, prepare
 from dse.config.expression import Constraint
 from dse.config.loader import LoadedConfig
@@ -17,7 +18,7 @@ from dse.flow.dataset import Dataset, DatasetError, load_dataset
 from dse.flow.technology import with_technology
 from dse.flow.workload import load_workload
 from dse.ir import Graph
-from dse.search import Evaluator, QuantizedNetworks, SearchPlan, SearchSpace, Trial, build_space
+from dse.search import Evaluator, FloatNetworks, QuantizedNetworks, SearchPlan, SearchSpace, Trial, build_space
 from dse.search.evaluate import parse_constraints
 from dse.search.networks import reachable_numerics
 
@@ -81,7 +82,15 @@ def prepare_run(loaded: LoadedConfig, seed: int | None) -> Prepared:
     networks, digests = _networks(loaded, config, graph)
     if networks.labels is None:
         _refuse_accuracy(loaded, plan, constraints)
-    return Prepared(config, graph, design, Evaluator(design.family, space, networks, constraints), plan, digests)
+    family, made = _own_arithmetic(design.family, networks) if design.family.own_arithmetic else (None, None)
+    evaluator = Evaluator(family or design.family, space, made or networks, constraints)
+    return Prepared(config, graph, design, evaluator, plan, digests)
+
+
+def _own_arithmetic(family: Accelerator, networks: QuantizedNetworks) -> tuple[Accelerator, FloatNetworks]:
+    """A family that makes its own integers, with the run's data, and the network it makes them of."""
+    samples = Samples(networks.images, networks.seed, networks.calibration, networks.test, networks.labels)
+    return family.with_samples(samples), FloatNetworks(networks.graph)
 
 
 def _networks(loaded: LoadedConfig, config: RunConfig, graph: Graph) -> tuple[QuantizedNetworks, dict[str, str]]:
@@ -127,6 +136,8 @@ def _refuse_accuracy(loaded: LoadedConfig, plan: SearchPlan, constraints: Sequen
 
 def quantize_all(prepared: Prepared, reporter: Reporter) -> None:
     """Quantize the network for every arithmetic the space reaches, so that workers inherit it."""
+    if prepared.design.family.own_arithmetic:
+        return  # it makes each arithmetic when a design first asks for it
     needed = reachable_numerics(prepared.design.family, prepared.space)
     reporter.stage("calibrate and quantize", len(needed))
     for numerics in needed:

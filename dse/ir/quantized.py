@@ -11,7 +11,9 @@ A quantized graph is an ordinary Graph whose tensors hold integers:
 - lstm, gru, rnn: int8 throughout, with the attributes and formats of `dse.ir.recurrent_int8`.
 - Every other op, and one with `between_reals`, is computed in float32 between its dequantized operands and its
   quantized result; constants it reads stay float. Whole numbers and truth values (tokens, masks) are not quantized.
-- `activation` is a clamp of the requantized integer (`clamp_bounds`). `dse.compiler.quantize` picks output
+- Chosen activations are int16 with zero point 0 (`Quantization.bits` 16); what touches them follows
+  `dse.ir.reference_int16`.
+- `activation` is a clamp of the requantized integer (`clamp_bounds`). `dse.compiler.quantize` picks int8 output
   quantizations for which that clamp is the saturation of int8, so that QLinear operators need no clamp of their own.
 """
 
@@ -27,6 +29,7 @@ from dse.core.errors import ModelError
 from dse.ir.graph import Graph, Op, Quantization, scalar_scale
 
 INT8_MIN, INT8_MAX = -128, 127
+INT16_MIN, INT16_MAX = -32768, 32767
 #: Upper bound of the relu6 activation, in real units.
 RELU6_HIGH = 6.0
 
@@ -44,11 +47,18 @@ def quantization_of(graph: Graph, name: str) -> Quantization:
     return quantization
 
 
-def quantize_array(values: npt.ArrayLike, quantization: Quantization) -> npt.NDArray[np.int8]:
-    """Real values -> int8, as onnxruntime's QuantizeLinear: rne(x / scale) + zero point, saturated (per tensor)."""
+def integer_limits(quantization: Quantization) -> tuple[int, int]:
+    """Smallest and largest integer of an activation: of int16 where it has 16 bits, else of int8."""
+    return (INT16_MIN, INT16_MAX) if quantization.bits == 16 else (INT8_MIN, INT8_MAX)
+
+
+def quantize_array(values: npt.ArrayLike, quantization: Quantization) -> npt.NDArray[Any]:
+    """Real values -> int8 (int16 where the quantization has 16 bits), as onnxruntime's QuantizeLinear:
+    rne(x / scale) + zero point, saturated (per tensor)."""
     # divided in float32, the type QuantizeLinear divides in
     scaled = np.rint(np.asarray(values, np.float32) / scalar_scale(quantization))
-    return np.asarray(np.clip(scaled + quantization.zero_point, INT8_MIN, INT8_MAX), np.int8)
+    integers = np.clip(scaled + quantization.zero_point, *integer_limits(quantization))
+    return np.asarray(integers, np.int16 if quantization.bits == 16 else np.int8)
 
 
 def dequantize(values: npt.NDArray[Any], quantization: Quantization) -> npt.NDArray[np.float32]:
@@ -63,7 +73,7 @@ def dequantize(values: npt.NDArray[Any], quantization: Quantization) -> npt.NDAr
 
 
 def quantize_input(graph: Graph, name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Real values of the network input `name` -> the int8 tensor that the quantized graph takes; an input of whole
+    """Real values of the network input `name` -> the integers that the quantized graph takes; an input of whole
     numbers or truth values stays what it is.
 
     Raises
@@ -83,7 +93,7 @@ def quantize_inputs(graph: Graph, inputs: Mapping[str, npt.ArrayLike]) -> dict[s
 
 
 def clamp_bounds(op: Op, quantization: Quantization) -> tuple[int, int]:
-    """(low, high) of the int8 output of `op` that realise its `activation`, given its output's quantization.
+    """(low, high) of the integer output of `op` that realise its `activation`, given its output's quantization.
 
     Raises
     ------
@@ -91,13 +101,14 @@ def clamp_bounds(op: Op, quantization: Quantization) -> tuple[int, int]:
     """
     activation = op.attributes.get("activation", "none")
     zero = quantization.zero_point
+    least, most = integer_limits(quantization)
     if activation == "none":
-        return INT8_MIN, INT8_MAX
+        return least, most
     if activation == "relu":
-        return max(INT8_MIN, zero), INT8_MAX
+        return max(least, zero), most
     if activation == "relu6":
         high = int(np.rint(np.float32(RELU6_HIGH) / scalar_scale(quantization))) + zero
-        return max(INT8_MIN, zero), min(INT8_MAX, high)
+        return max(least, zero), min(most, high)
     raise ModelError(f"op {op.name!r} has the unknown activation {activation!r}; known: none, relu, relu6")
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.core.errors import ModelError, UsageError
+from dse.ir.accumulate import accumulate
 from dse.ir.graph import Graph, Op
 from dse.ir.reference_float import Operands, float_op
-from dse.ir.reference_int8 import accumulate, quantized_op
+from dse.ir.reference_int8 import quantized_op
 from dse.ir.requantize import REFERENCE_MODES
 from dse.ir.windows import Array
 
@@ -45,21 +46,22 @@ def run_float(graph: Graph, inputs: Mapping[str, npt.ArrayLike], *, keep: bool =
 def run_quantized(
     graph: Graph, inputs: Mapping[str, npt.NDArray[Any]], mode: str, *, keep: bool = False
 ) -> dict[str, Array]:
-    """Execute a quantized graph on int8 inputs, requantizing in `mode` ("ort", "q31" or "tflite").
+    """Execute a quantized graph on int8 (or int16) inputs, requantizing in `mode` ("ort", "q31" or "tflite").
 
-    Parameters and `keep` as in `run_float`; results are int8.
+    Parameters and `keep` as in `run_float`; results are int8 (or int16).
 
     Raises
     ------
-    ModelError: as `run_float`, or an input that is not int8, or an op without an integer rule.
+    ModelError: as `run_float`, or an input that is not of the graph's integers, or an op without an integer rule.
     UsageError: unknown mode.
     """
     _check_mode(mode)
     values = _checked(graph, inputs)
     for name, array in values.items():
-        if array.dtype != np.int8 and graph[name].dtype in ("float32", "int8"):
+        wanted = "int16" if graph[name].dtype == "int16" else "int8"
+        if array.dtype != wanted and graph[name].dtype in ("float32", "int8", "int16"):
             raise ModelError(
-                f"{graph.source or graph.name}: quantized input {name!r} must be int8, got {array.dtype}; "
+                f"{graph.source or graph.name}: quantized input {name!r} must be {wanted}, got {array.dtype}; "
                 "quantize_input() converts real values"
             )
     return _execute(graph, values, lambda op, read: quantized_op(graph, op, read, mode), keep=keep)
@@ -100,9 +102,9 @@ def _checked(graph: Graph, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, Arr
 
 
 def _mixed_op(graph: Graph, op: Op, operands: Operands) -> tuple[Array, ...]:
-    """Integers where the op reads and writes quantized int8, float elsewhere."""
+    """Integers where the op reads and writes quantized int8 or int16, float elsewhere."""
     result, first = graph[op.outputs[0]], graph[op.inputs[0]]
-    if result.quantization is not None and result.dtype == first.dtype == "int8":
+    if result.quantization is not None and {result.dtype, first.dtype} <= {"int8", "int16"}:
         return quantized_op(graph, op, operands, "ort")
     return float_op(graph, op, operands)
 

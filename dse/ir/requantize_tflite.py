@@ -102,6 +102,22 @@ def multiply_once(value: IntArray, multiplier: npt.ArrayLike, exponent: npt.Arra
     return np.asarray((product + (np.int64(1) << (shift - 1))) >> shift, np.int64)
 
 
+def multiply_wide(value: IntArray, multiplier: npt.ArrayLike, exponent: npt.ArrayLike) -> IntArray:
+    """MultiplyByQuantizedMultiplier of a 64-bit value, as behind 16-bit activations: the multiplier reduced to 15 bits,
+    value * multiplier * 2**(exponent - 15) rounded once, halves up; |value| below 2**47; shapes broadcast.
+
+    Raises
+    ------
+    ValueError: an exponent above 7, for which the kernels have no bits left.
+    """
+    whole, exponent = np.asarray(multiplier, np.int64), np.asarray(exponent, np.int64)
+    if (exponent > 7).any():
+        raise ValueError(f"a requantization scale of 2**{int(exponent.max()) - 1} or more exceeds 2**7")
+    reduced = np.where(whole < 0x7FFF0000, (whole + (1 << 15)) >> 16, 0x7FFF)
+    shift = 15 - exponent
+    return np.asarray((np.asarray(value, np.int64) * reduced + (np.int64(1) << (shift - 1))) >> shift, np.int64)
+
+
 def layer_scales(x: Quantization, weight: Quantization, y: Quantization, *, dense: bool) -> npt.NDArray[np.float64]:
     """Real multipliers of a convolution or dense layer, shape (M,) or (1,).
 
@@ -116,20 +132,28 @@ def layer_scales(x: Quantization, weight: Quantization, y: Quantization, *, dens
     return np.asarray(product / np.float64(scalar_scale(y)), np.float64)
 
 
-def add(a: npt.NDArray[Any], b: npt.NDArray[Any], of_a: Quantization, of_b: Quantization, y: Quantization) -> IntArray:
-    """ADD on int8: both operands on a common scale with 20 more bits, summed and scaled back; zero point included."""
+def add(
+    a: npt.NDArray[Any],
+    b: npt.NDArray[Any],
+    of_a: Quantization,
+    of_b: Quantization,
+    y: Quantization,
+    left_shift: int = ADD_LEFT_SHIFT,
+) -> IntArray:
+    """ADD: both operands on a common scale with `left_shift` more bits (int8: 20, int16: 15), summed and scaled back;
+    zero point included."""
     scale_a, scale_b, scale_y = (np.float64(scalar_scale(item)) for item in (of_a, of_b, y))
     widest = 2 * max(scale_a, scale_b)
     total: IntArray = np.zeros((), np.int64)
     for values, quantization, scale in ((a, of_a, scale_a), (b, of_b, scale_b)):
-        shifted = (values.astype(np.int64) - quantization.zero_point) << ADD_LEFT_SHIFT
+        shifted = (values.astype(np.int64) - quantization.zero_point) << left_shift
         total = total + multiply(shifted, *quantize_multiplier(scale / widest))
-    result = multiply(total, *quantize_multiplier(widest / ((1 << ADD_LEFT_SHIFT) * scale_y)))
+    result = multiply(total, *quantize_multiplier(widest / ((1 << left_shift) * scale_y)))
     return result + y.zero_point
 
 
 def mul(a: npt.NDArray[Any], b: npt.NDArray[Any], of_a: Quantization, of_b: Quantization, y: Quantization) -> IntArray:
-    """MUL on int8, zero point included; the ratio of scales is computed in float32 as the kernel does."""
+    """MUL on int8 or int16, zero point included; the ratio of scales is computed in float32 as the kernel does."""
     ratio = np.float32(scalar_scale(of_a) * scalar_scale(of_b)) / scalar_scale(y)
     product = (a.astype(np.int64) - of_a.zero_point) * (b.astype(np.int64) - of_b.zero_point)
     return multiply(product, *quantize_multiplier(np.float32(ratio))) + y.zero_point
@@ -142,13 +166,13 @@ def rescale(values: npt.NDArray[Any], x: Quantization, y: Quantization) -> IntAr
 
 
 def average(total: IntArray, count: npt.ArrayLike) -> IntArray:
-    """AVERAGE_POOL_2D on int8: total / count with halves away from zero, in raw integers (zero point included)."""
+    """AVERAGE_POOL_2D: total / count with halves away from zero, in raw integers (zero point included)."""
     count = np.asarray(count, np.int64)
     return np.asarray(np.sign(total) * ((np.abs(total) + count // 2) // count), np.int64)
 
 
 def mean(total: IntArray, count: int, x: Quantization, y: Quantization) -> IntArray:
-    """MEAN on int8: sums of `count` raw integers -> values on the scale of `y`, zero point included.
+    """MEAN on int8 or int16: sums of `count` raw integers -> values on the scale of `y`, zero point included.
 
     The division by `count` is folded into the multiplier, with as many extra bits as the exponent allows.
     """

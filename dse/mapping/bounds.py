@@ -98,8 +98,9 @@ def _level(
             e[d] = 0
             d -= 1
             e[d] += 1
-        around = 1.0
+        around, loops = 1.0, True
         for d in range(dims):
+            loops &= level < last - 1 or e[d] == 0 or bool(t.loops[level] >> d & 1)
             size[d] = t.div[d, e[d]] * t.spin[level, d]
             ratio[d] = t.div[d, t.number[d] - 1] / t.div[d, e[d]]
             around *= ratio[d]
@@ -124,7 +125,7 @@ def _level(
             stay[flat, tensor] = product if used <= t.limit[level] + 1e-9 else np.inf
             sweep[flat, tensor] = around * _touched(t, tensor, size)
         ramp[flat] = ramped
-        if (total if t.together[level] else widest) > t.limit[level] + 1e-9:
+        if not loops or (total if t.together[level] else widest) > t.limit[level] + 1e-9:
             least[flat] = np.inf
         else:
             least[flat] = fixed + _least_traffic(t, level, size, extent, ratio, every, rest)

@@ -15,10 +15,11 @@ from typing import Literal
 
 from dse.arch import Arch, MemoryLevel
 from dse.core.errors import InfeasibleError, Violation
+from dse.mapping.density import acting_share
 from dse.mapping.energy import AccessEnergy, access_energy
 from dse.mapping.loops import Nest, nest_of
 from dse.mapping.mapping import Mapping
-from dse.mapping.movement import compute_steps, movement
+from dse.mapping.movement import compute_steps, entries, movement
 from dse.mapping.problem import Problem, TensorAccess
 
 CountMode = Literal["timeloop", "native"]
@@ -29,7 +30,8 @@ class TensorTraffic:
     """Elements of one tensor at one level, over all working instances.
 
     `reads` leave the level downwards (and upwards when `native` drains), `fills` arrive from above, `updates` from
-    below. `tile_words` is the full tile of one instance.
+    below; expected values where zeros spare accesses, else whole numbers. `tile_words` is the full tile of one
+    instance.
     """
 
     level: str
@@ -37,9 +39,9 @@ class TensorTraffic:
     role: str
     tile_words: int
     instances: int
-    reads: int
-    fills: int
-    updates: int
+    reads: float
+    fills: float
+    updates: float
     energy_pj: float
 
 
@@ -85,13 +87,35 @@ def element_bits(arch: Arch, access: TensorAccess) -> int:
     return {"input": compute.input_bits, "weight": compute.weight_bits, "output": compute.accumulator_bits}[access.role]
 
 
+def moved_bits(arch: Arch, access: TensorAccess) -> float:
+    """Bits that an element takes on its way: all of its own, or of compressed ones the mean and the bit of its mask."""
+    bits = element_bits(arch, access)
+    return access.density * bits + 1 if access.compressed else bits
+
+
 def words_per_element(arch: Arch, level: MemoryLevel, access: TensorAccess, mode: CountMode) -> float:
-    """Words of `level` that an element takes: one in mode `timeloop`, its share of the bits in mode `native`."""
+    """Words of `level` that move with an element: one in mode `timeloop`, its share of the bits in mode `native`."""
+    whole = element_bits(arch, access) if mode == "timeloop" else level.word_bits
+    return moved_bits(arch, access) / whole
+
+
+def words_held(arch: Arch, level: MemoryLevel, access: TensorAccess, mode: CountMode) -> float:
+    """Words of `level` that an element of a tile takes, zeros included: a tile may happen to have none.
+
+    None where the whole tensor is resident: its room is taken from the capacity beforehand.
+    """
+    if access.resident == level.name:
+        return 0.0
     return 1.0 if mode == "timeloop" else element_bits(arch, access) / level.word_bits
 
 
-def capacity_words(level: MemoryLevel) -> float:
-    """Words a tile may take in one instance: half of a double-buffered level; infinite without capacity."""
+def capacity_words(level: MemoryLevel, role: str | None = None) -> float:
+    """Words a tile may take in one instance: half of a double-buffered level; infinite without capacity.
+
+    With `role` those of its partition, where the level has one for it.
+    """
+    if role in level.partitions:
+        return level.partitions[role] * 8 / level.word_bits / (2 if level.double_buffered else 1)
     if level.capacity_bytes is None:
         return math.inf
     return level.capacity_bytes * 8 / level.word_bits / (2 if level.double_buffered else 1)
@@ -145,16 +169,18 @@ def check_capacity(nest: Nest, mode: CountMode) -> None:
     """Raise InfeasibleError when tiles exceed a level; all levels that do so are named."""
     broken = []
     for position, level in enumerate(nest.arch.levels):
-        sizes, limit = nest.sizes(position), capacity_words(level)
+        sizes = nest.sizes(position)
         needed = {
-            access.name: access.words(sizes) * words_per_element(nest.arch, level, access, mode)
+            access: access.words(sizes) * words_held(nest.arch, level, access, mode)
             for kept, access in zip(nest.keeps[position], nest.problem.tensors, strict=True)
             if kept
         }
-        parts = {"tiles": math.fsum(needed.values())} if level.shared else needed
+        parts = [(access.name, words, capacity_words(level, access.role)) for access, words in needed.items()]
+        if level.shared:
+            parts = [("tiles", math.fsum(needed.values()), capacity_words(level))]
         broken += [
             Violation(f"{name} in level {level.name}", words, limit, "words")
-            for name, words in parts.items()
+            for name, words, limit in parts
             if words > limit + 1e-9
         ]
     if broken:
@@ -164,18 +190,20 @@ def check_capacity(nest: Nest, mode: CountMode) -> None:
 def _tensor_traffic(nest: Nest, tensor: int, mode: CountMode, prices: AccessEnergy) -> list[TensorTraffic]:
     access = nest.problem.tensors[tensor]
     keepers = nest.keepers(tensor)
-    found = []
+    found: list[TensorTraffic] = []
     for place, position in enumerate(keepers):
         child = keepers[place + 1] if place + 1 < len(keepers) else len(nest.arch.levels)
         below = movement(nest, tensor, position, child)
         above = movement(nest, tensor, keepers[place - 1], position) if place else None
+        acting = acting_share(nest, tensor, position) if child == len(nest.arch.levels) else 1
+        updates: float
         if access.role == "output":
             first = above.first if above else access.words(nest.problem.bounds)
-            updates = below.sent
-            reads = updates - first + (above.into if above and mode == "native" else 0)
+            updates = acting * below.sent
+            reads = acting * (below.sent - first) + (above.into if above and mode == "native" else 0)
             fills = above.into - above.first if above else 0
         else:
-            reads, updates = below.sent, 0
+            reads, updates = acting * below.sent, 0
             fills = above.into if above else 0
         level = nest.arch.levels[position]
         words = words_per_element(nest.arch, level, access, mode)
@@ -190,7 +218,11 @@ def _tensor_traffic(nest: Nest, tensor: int, mode: CountMode, prices: AccessEner
 
 
 def _port_cycles(nest: Nest, traffic: tuple[TensorTraffic, ...], mode: CountMode) -> tuple[float, str]:
-    """Cycles of the busiest port, words shared evenly by the working instances, and its level."""
+    """Cycles of the busiest port, words shared evenly by the working instances, and its level.
+
+    In mode `native` a tile takes `transfer_cycles` of its parent's port besides: operands of the read port, outputs
+    of the write port.
+    """
     busiest, name = 0.0, "compute"
     for position, level in enumerate(nest.arch.levels):
         instances = nest.instances(position)
@@ -201,14 +233,27 @@ def _port_cycles(nest: Nest, traffic: tuple[TensorTraffic, ...], mode: CountMode
                 if (item.level, item.tensor) == (level.name, access.name):
                     reads += item.reads * per_word
                     writes += (item.fills + item.updates) * per_word
-        for words, rate in (
-            (reads, level.read_words_per_cycle),
-            (writes, level.write_words_per_cycle),
-            (reads + writes, level.shared_words_per_cycle),
+        fetched, drained = _tiles_moved(nest, position) if mode == "native" and level.transfer_cycles else (0, 0)
+        for words, tiles, rate in (
+            (reads, fetched, level.read_words_per_cycle),
+            (writes, drained, level.write_words_per_cycle),
+            (reads + writes, fetched + drained, level.shared_words_per_cycle),
         ):
-            if rate is not None and words / rate > busiest:
-                busiest, name = words / rate, level.name
+            cycles = words / rate + tiles * level.transfer_cycles if rate is not None else 0.0
+            if cycles > busiest:
+                busiest, name = cycles, level.name
     return busiest, name
+
+
+def _tiles_moved(nest: Nest, parent: int) -> tuple[int, int]:
+    """Operand tiles that leave an instance of a level for those below, and output tiles that arrive from there."""
+    found = [0, 0]
+    for tensor, access in enumerate(nest.problem.tensors):
+        for above, child in pairwise(nest.keepers(tensor)):
+            if above == parent:
+                copies = distinct_copies(nest, tensor, parent, child)
+                found[access.role == "output"] += entries(nest, tensor, child) * copies
+    return found[0], found[1]
 
 
 def _ramp_cycles(nest: Nest, mode: CountMode) -> float:

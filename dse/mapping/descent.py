@@ -37,6 +37,9 @@ def search_space(t: Any, edges: Floats, objective: int, best: Floats, tiles: Int
     if cycles >= best[4] or hopeless(objective, s.rows[0, 0], cycles, g.inside[0, full], g.ramp_edge, 0.0, best):
         return 0, 0
     if levels == 1:
+        for d in range(t.number.shape[0]):
+            if t.number[d] > 1 and not t.loops[0] >> d & 1:
+                return 0, 0
         cycles = math.ceil(cycles - 1e-9)
         if cycles < best[4] and not worse(objective, s.rows[0, 0], cycles, best[0], best[1]):
             best[0], best[1] = keys(objective, s.rows[0, 0], cycles)
@@ -150,13 +153,17 @@ def _place(t: Any, g: Any, s: Any, level: int, flat: int, rows: Floats, ramp: fl
             moved = g.words[level, flat, tensor]
             if stop >= 0:
                 whole = g.extent[level, flat, tensor, t.axis_of[tensor, stop]]
-                new = min(whole, t.coefficient[tensor, stop] * s.step[level, tensor]) / whole
+                new = (
+                    min(whole, t.coefficient[tensor, stop] * s.step[level, tensor]) / whole if t.slides[level] else 1.0
+                )
                 moved *= s.around[level, tensor] * (1 + (s.trips[level, tensor] - 1) * new)
             copies = g.distinct[level, flat, tensor]
             if not g.exact[level, tensor]:
                 copies = distinct_factor(t, tensor, level, s.tiles, -1)
+            tiles = s.around[level, tensor] * s.trips[level, tensor] * copies
             for q in range(s.rows.shape[1]):
                 s.rows[level, q] += moved * (t.own[q, tensor, level] + t.shared[q, tensor, level] * copies)
+                s.rows[level, q] += tiles * t.setup[q, tensor, level]
             ramp += g.words[level, flat, tensor] * max(t.ramp_up[tensor, level] * copies, t.ramp_down[tensor, level])
         if t.last_known[tensor] == level:
             last = t.spin.shape[0] - 1
@@ -174,7 +181,7 @@ def _children(t: Any, g: Any, s: Any, k: int, objective: int, best: Floats, flat
     counter[0] = -1
     energy, busiest = s.rows[k, 0], _busiest(t, s.rows[k]) + s.ramp[k]
     number = 0
-    while next_tile(t, s.tiles[k], counter):
+    while next_tile(t, k, s.tiles[k], counter):
         flat = 0
         for d in range(dims):
             flat += t.below[d, s.tiles[k, d], counter[d]] * t.strides[d]
@@ -186,11 +193,12 @@ def _children(t: Any, g: Any, s: Any, k: int, objective: int, best: Floats, flat
 
 
 @njit(cache=True)
-def next_tile(t: Any, outer: Ints, counter: Ints) -> bool:
-    """Step to the next tile inside `outer`; from -1 in the first place to the first tile."""
+def next_tile(t: Any, k: int, outer: Ints, counter: Ints) -> bool:
+    """Step to the next tile inside `outer` by loops of block k; from -1 in the first place to the first tile."""
     for d in range(counter.shape[0]):
         counter[d] += 1
-        if counter[d] < t.below_count[d, outer[d]]:
+        # a tile itself comes first among those inside it: the only one when the dim may not loop here
+        if counter[d] < (t.below_count[d, outer[d]] if t.loops[k] >> d & 1 else 1):
             return True
         counter[d] = 0
     return False
@@ -227,11 +235,16 @@ def _expand(
                 for tensor in range(tensors):
                     if t.kept[tensor, level]:
                         moved = into[tensor, t.class_stop[order, tensor]]
-                        if t.class_stop[order, tensor] >= 0:
-                            moved /= _resting(ratio, t.class_rests[order, tensor])
                         copies = g.distinct[level, flat, tensor]
+                        if t.class_stop[order, tensor] >= 0:
+                            resting = _resting(ratio, t.class_rests[order, tensor])
+                            moved /= resting
+                            entered = copies * g.outside[flat] / resting
+                        else:
+                            entered = copies * s.around[k, tensor] * s.trips[k, tensor]
                         for q in range(row.shape[0]):
                             row[q] += moved * (t.own[q, tensor, level] + t.shared[q, tensor, level] * copies)
+                            row[q] += entered * t.setup[q, tensor, level]
             cycles = _busiest(t, row) + ramp
             floor = 0.0
             if leaf:
@@ -299,7 +312,7 @@ def _fills(t: Any, g: Any, s: Any, k: int, flat: int, ratio: Ints, into: Floats)
                 continue
             extent = g.extent[level, flat, tensor, a]
             step = t.coefficient[tensor, d] * t.div[d, s.tiles[level, d]] * t.spin[k, d]
-            if step >= extent:
+            if step >= extent or not t.slides[level]:
                 into[tensor, d] = base
             else:
                 into[tensor, d] = base / ratio[d] * (1 + (ratio[d] - 1) * step / extent)
@@ -307,7 +320,7 @@ def _fills(t: Any, g: Any, s: Any, k: int, flat: int, ratio: Ints, into: Floats)
         moved = words
         if stop >= 0:
             whole = g.extent[level, flat, tensor, t.axis_of[tensor, stop]]
-            new = min(whole, t.coefficient[tensor, stop] * s.step[k, tensor]) / whole
+            new = min(whole, t.coefficient[tensor, stop] * s.step[k, tensor]) / whole if t.slides[level] else 1.0
             moved *= s.around[k, tensor] * (1 + (s.trips[k, tensor] - 1) * new)
         into[tensor, dims] = moved
 

@@ -1,8 +1,9 @@
 """Compiled side of the look-up table: what a mapping moves, as numbers to which any prices and rates apply.
 
 A vector holds, of one mapping or as a lower bound of many: words read and words written per instance of every level,
-then for every tensor kept below the outermost level the words of its tile as its parent sends them (`up`) and as it
-takes them (`down`). Cost is monotone in every entry, so a mapping that another matches in all entries is not needed.
+tiles read and written, then for every tensor kept below the outermost level the words of its tile as its parent sends
+them (`up`) and as it takes them (`down`). Cost is monotone in every entry, so a mapping that another matches in all
+entries is not needed.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ class Prices(NamedTuple):
     """One design as plain arrays.
 
     `level` [level] = (pJ a word read, written; cycles a word through the read, write, shared port, 0 when unbounded;
-    words a tile may take; 1 where tensors share them); `pair` [pair] = (cycles a word of the ramp as sent, as taken;
-    level of the tile); `fixed` = (pJ of all MACs; 1 where the first tiles take time).
+    words a tile may take; 1 where tensors share them; cycles that a tile takes of each of the three ports besides);
+    `pair` [pair] = (cycles a word of the ramp as sent, as taken; level of the tile); `fixed` = (pJ of all MACs; 1
+    where the first tiles take time).
     """
 
     level: Floats
@@ -43,10 +45,14 @@ def price(
     for k in range(levels):
         reads, writes = v[k], v[levels + k]
         energy += instances[k] * (reads * level[k, 0] + writes * level[k, 1])
-        cycles = max(cycles, max(reads * level[k, 2], max(writes * level[k, 3], (reads + writes) * level[k, 4])))
+        fetched, drained = v[2 * levels + k], v[3 * levels + k]
+        reading = reads * level[k, 2] + fetched * level[k, 7]
+        writing = writes * level[k, 3] + drained * level[k, 8]
+        both = (reads + writes) * level[k, 4] + (fetched + drained) * level[k, 9]
+        cycles = max(cycles, max(reading, max(writing, both)))
     used, last = 0.0, -1
     for j in range(pairs):
-        up, down = v[2 * levels + j], v[2 * levels + pairs + j]
+        up, down = v[4 * levels + j], v[4 * levels + pairs + j]
         ramp += max(up * pair[j, 0], down * pair[j, 1])
         k = int(pair[j, 2])
         if k != last:
@@ -177,7 +183,7 @@ def _advance(t: Any, g: Any, outer: Ints, k: int, counter: Ints, block: Ints) ->
     if block[1] + 1 < block[2]:
         block[1] += 1
         return True
-    while next_tile(t, outer, counter):
+    while next_tile(t, k, outer, counter):
         flat, mask = 0, 0
         for d in range(counter.shape[0]):
             e = t.below[d, outer[d], counter[d]]

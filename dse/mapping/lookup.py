@@ -30,6 +30,8 @@ from dse.mapping.tables import OBJECTIVES, RAMP_STEPS, Floats, Grid, Ints, Table
 
 #: Objectives that a table answers.
 TABLE_OBJECTIVES = tuple(name for name in OBJECTIVES if name != "traffic")
+#: What the levels of all designs of a table have in common.
+_FIXED = ("word_bits", "instances", "holds", "shared", "partitions", "window_reuse")
 #: Grids that a table keeps at hand; they are made anew when more spaces are open.
 _OPEN_GRIDS = 1
 _NOTHING = np.zeros(1)
@@ -119,11 +121,12 @@ class MappingTable:
         self.constraints.check(self.problem, self.largest)
         levels = self.largest.levels
         unit = AccessEnergy((1.0,) * len(levels), (1.0,) * len(levels), 1.0)
-        self._setting = SearchProblem(self.problem, self.largest, self.mode, unit, "energy")
+        self._setting = SearchProblem(self.problem, self.largest, self.mode, unit, "energy", self.constraints)
         probe = self._setting.setting
-        ports = [(k, kind) for kind in (0, 1) for k in range(len(levels))]
+        ports = [(k, kind) for kind in (0, 1, 3, 4) for k in range(len(levels))]
         self._setting.__dict__["setting"] = probe._replace(
             port=np.array(ports, np.int64), rate=np.ones(len(ports)),
+            setup=np.array([float(kind > 2) for _, kind in ports]),
             send=np.ones_like(probe.send), take=np.ones_like(probe.take),
         )  # fmt: skip
         self._keeps: Keeps = bypass_choices(self.problem, self.largest, self.constraints, False)[0]
@@ -242,7 +245,7 @@ class MappingTable:
             if a != b:
                 raise UsageError(f"table of {mine.name}: {theirs.name} has other {what}; build a table for it")
         for a, b in zip(mine.levels, theirs.levels, strict=True):
-            if (a.word_bits, a.instances, a.holds, a.shared) != (b.word_bits, b.instances, b.holds, b.shared):
+            if any(getattr(a, name) != getattr(b, name) for name in _FIXED):
                 raise UsageError(
                     f"table of {mine.name}: level {b.name!r} of {theirs.name} differs in more than capacity, "
                     f"bandwidth and energy; build a table for it"
@@ -262,6 +265,11 @@ class MappingTable:
                     level.read_words_per_cycle, level.write_words_per_cycle, level.shared_words_per_cycle
                 )),
                 capacity_words(level), float(level.shared),
+                *(
+                    level.transfer_cycles * (rate is not None and self.mode == "native") for rate in (
+                        level.read_words_per_cycle, level.write_words_per_cycle, level.shared_words_per_cycle
+                    )
+                ),
             )
             for k, level in enumerate(levels)
         ]  # fmt: skip

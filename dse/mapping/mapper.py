@@ -90,7 +90,7 @@ def best_mapping(
         raise UsageError(f"{objective!r} is not an objective{nearest(objective, OBJECTIVES)}")
     rules = constraints or Constraints()
     rules.check(problem, arch)
-    setting = SearchProblem(problem, arch, mode, energy or access_energy(arch), objective)
+    setting = SearchProblem(problem, arch, mode, energy or access_energy(arch), objective, rules)
     found = _search_all(setting, rules, search_bypass, cycles_below)
     incumbent, spaces, evaluated = found
     if incumbent.unrolling is None or incumbent.keeps is None:
@@ -216,7 +216,7 @@ def _nothing_fits(setting: SearchProblem, rules: Constraints, search_bypass: boo
     for k, level in enumerate(arch.levels):
         sizes = problem.bounds if k == 0 else (1,) * len(problem.bounds)
         needed = [
-            access.words(sizes) * float(setting.width[t, k]) for t, access in enumerate(problem.tensors) if keeps[k][t]
+            access.words(sizes) * float(setting.held[t, k]) for t, access in enumerate(problem.tensors) if keeps[k][t]
         ]
         words = sum(needed) if level.shared else max(needed, default=0.0)
         if words > capacity_words(level) + 1e-9:
@@ -226,6 +226,7 @@ def _nothing_fits(setting: SearchProblem, rules: Constraints, search_bypass: boo
         fewest = problem.macs / arch.peak_macs_per_cycle
         broken.append(Violation("cycles", fewest, cycles_below, "cycles", "no mapping takes fewer"))
     if not broken:
-        demand = {name: dict(factors) for name, factors in rules.unroll.items()}
-        broken.append(Violation("unrolling", len(demand), 0, "axes", "the demanded unrolling leaves no tile that fits"))
+        fixed = [f"units of axis {name}" for name in rules.unroll] + [f"loops of level {name}" for name in rules.loops]
+        hint = f"with the constraints on {', '.join(fixed)} no tile fits" if fixed else "no tile fits"
+        broken.append(Violation("constraints", len(fixed), 0, "demands", hint))
     return InfeasibleError(f"no mapping of {problem.name} on {arch.name}", broken)

@@ -69,13 +69,27 @@ def movement(nest: Nest, tensor: int, parent: int, child: int) -> Movement:
     everywhere = {id(loop) for loop in outside if not loop.temporal}
     stop = times[-1] if times and not at_compute else None
     sizes = nest.sizes(child) if not at_compute else (1,) * len(nest.problem.dims)
-    walker = _Walk(nest, access, outside, sizes, stop)
+    slides = at_compute or nest.arch.levels[child].window_reuse
+    walker = _Walk(nest, access, outside, sizes, stop, slides)
     into = walker.words(kept | everywhere, frozenset())
     reduction_free = {key for key in kept if _dim_of(outside, key) in access.dims}
     return Movement(
         into,
         walker.words(kept | everywhere, frozenset(merged)),
         walker.words(reduction_free | everywhere, frozenset()),
+    )
+
+
+def entries(nest: Nest, tensor: int, child: int) -> int:
+    """How often in time a new tile of `tensor` enters an instance of `child`."""
+    outside = nest.outside(child)
+    times = [loop for loop in outside if loop.temporal]
+    while times and times[-1].dim not in nest.problem.tensors[tensor].dims:
+        times.pop()
+    kept = set(map(id, times))
+    return math.prod(
+        visits(bound, [(loop.step, id(loop) in kept) for loop in outside if loop.dim == dim])
+        for dim, bound in enumerate(nest.problem.bounds)
     )
 
 
@@ -98,13 +112,17 @@ def _dim_of(loops: Sequence[Loop], key: int) -> int:
 
 @dataclass(frozen=True)
 class _Walk:
-    """Sums over the loops outside a tile; `sizes` are the iterations of a full tile per dim."""
+    """Sums over the loops outside a tile; `sizes` are the iterations of a full tile per dim.
+
+    `slides` says whether a tile fetches only what the one before it, along the loop `stop`, did not hold.
+    """
 
     nest: Nest
     access: TensorAccess
     outside: tuple[Loop, ...]
     sizes: tuple[int, ...]
     stop: Loop | None
+    slides: bool
 
     def words(self, free: set[int], merged: frozenset[int]) -> int:
         """Words over all steps of the `free` loops; copies along `merged` loops that hold the same tile count once."""
@@ -154,7 +172,7 @@ class _Walk:
     def _new(self, axis: tuple[tuple[int, int], ...], sizes: Sequence[int], moved: bool) -> int:
         """Words along `axis` that a tile needs and its predecessor in the stop loop did not hold."""
         extent = 1 + sum(c * (size - 1) for (_, c), size in zip(axis, sizes, strict=True))
-        if not moved:
+        if not moved or not self.slides:
             return extent
         assert self.stop is not None
         # a tile that has a successor is full along the dim of the stop loop

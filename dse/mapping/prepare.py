@@ -16,8 +16,10 @@ class Setting(NamedTuple):
 
     `whole` [t] words of a tensor, `output` [t]; `at` [axis] the level above it, `merges[axis, t]` whether copies
     share a tile; `width`, `read`, `write` [t, l] words of an element and the price of a word; `port` [p] = (level,
-    kind: 0 read, 1 write, 2 both), `rate` [p] words a cycle; `send`, `take` [t, l] cycles that a word spends in the
-    port of the level above or below a move of the ramp; `fixed` what the MACs cost.
+    kind: 0 read, 1 write, 2 both, 3 and 4 only the tiles read or written), `rate` [p] words a cycle, `setup` [p] cycles
+    besides for every tile; `send`, `take` [t, l] cycles that a word spends in the
+    port of the level above or below a move of the ramp; `fixed` what the MACs cost; `leads` [t, s] the density of a
+    tensor s whose zeros spare the compute units an access to t, else 1.
     """
 
     bounds: Ints
@@ -33,11 +35,13 @@ class Setting(NamedTuple):
     write: Floats
     port: Ints
     rate: Floats
+    setup: Floats
     send: Floats
     take: Floats
     native: bool
     fixed: float
     macs_per_cycle: float
+    leads: Floats
 
 
 class Weights(NamedTuple):
@@ -51,6 +55,7 @@ class Weights(NamedTuple):
     temporal: Ints
     own: Floats
     shared: Floats
+    setup: Floats
     constant: Floats
     ramp_up: Floats
     ramp_down: Floats
@@ -83,6 +88,7 @@ def weigh(p: Any, units: Ints, keeps: Array) -> Any:
     w = Weights(
         np.ones((number, levels + 1, dims), np.int64),
         np.ones((number, dims), np.int64),
+        np.zeros((number, rows, tensors, levels + 1)),
         np.zeros((number, rows, tensors, levels + 1)),
         np.zeros((number, rows, tensors, levels + 1)),
         np.zeros((number, rows)),
@@ -200,26 +206,48 @@ def _charge(
                         first *= units[a, d]
         first /= instances[parent]
     width = p.width[tensor, parent]
+    acting = _acting(p, units, tensor, parent) if child == levels else 1.0
     for row in range(w.constant.shape[1]):
         if row == 0:
             read = instances[parent] * width * p.read[tensor, parent]
             write = instances[parent] * width * p.write[tensor, parent]
         elif p.port[row - 1, 0] == parent:
             kind = p.port[row - 1, 1]
-            read = width / p.rate[row - 1] * (kind != 1)
-            write = width / p.rate[row - 1] * (kind != 0)
+            read = width / p.rate[row - 1] * (kind == 0 or kind == 2)
+            write = width / p.rate[row - 1] * (kind == 1 or kind == 2)
+            if child < levels and kind != (0 if p.output[tensor] else 1) and kind != (3 if p.output[tensor] else 4):
+                w.setup[u, row, tensor, child] = copies * p.setup[row - 1]
         else:
             continue
-        w.shared[u, row, tensor, child] += copies * read
+        w.shared[u, row, tensor, child] += acting * copies * read
         if p.output[tensor]:
-            w.shared[u, row, tensor, child] += copies * write
+            w.shared[u, row, tensor, child] += acting * copies * write
             w.own[u, row, tensor, parent] += drains * read + inner * write
-            w.constant[u, row] -= first * read + inner * first * write
+            w.constant[u, row] -= acting * first * read + inner * first * write
         else:
             w.own[u, row, tensor, parent] += inner * write
     if p.native and child < levels:
         w.ramp_up[u, tensor, child] = copies * p.width[tensor, parent] * p.send[tensor, parent]
         w.ramp_down[u, tensor, child] = p.width[tensor, child] * p.take[tensor, child]
+
+
+@njit(cache=True)
+def _acting(p: Any, units: Ints, tensor: int, parent: int) -> float:
+    """As `dse.mapping.density.acting_share`."""
+    always, varying, copies = 1.0, 1.0, 1.0
+    for lead in range(p.leads.shape[1]):
+        if p.leads[tensor, lead] < 1:
+            different = 1.0
+            for a in range(units.shape[0]):
+                for d in range(units.shape[1]):
+                    if p.at[a] >= parent and p.merges[a, tensor] and p.axis_of[tensor, d] < 0 <= p.axis_of[lead, d]:
+                        different *= units[a, d]
+            if different > 1:
+                varying *= p.leads[tensor, lead]
+                copies = max(copies, different)
+            else:
+                always *= p.leads[tensor, lead]
+    return float(always * (1 - (1 - varying) ** copies)) if copies > 1 else always
 
 
 @njit(cache=True)

@@ -14,12 +14,17 @@ from dse.ir.loopnest import LoopNest
 class TensorAccess:
     """One tensor: index along an axis = sum of coefficient * loop index over the axis's (dim, coefficient) pairs.
 
-    `role` is "input", "weight" or "output"; dims are positions in `Problem.dims`.
+    `role` is "input", "weight" or "output"; dims are positions in `Problem.dims`. `density` is the share of elements
+    that are not zero; `compressed` ones move without their zeros, with one bit an element that says where they are.
+    `resident` names the level that holds the whole tensor, whose room is set aside: tiles there take none.
     """
 
     name: str
     role: str
     axes: tuple[tuple[tuple[int, int], ...], ...]
+    density: float = 1.0
+    compressed: bool = False
+    resident: str = ""
 
     @property
     def dims(self) -> frozenset[int]:
@@ -41,12 +46,17 @@ class TensorAccess:
 
 @dataclass(frozen=True)
 class Problem:
-    """Bounds of dims and accesses of tensors; exactly one tensor is the output."""
+    """Bounds of dims and accesses of tensors; exactly one tensor is the output.
+
+    `leaders` are positions of operands that are looked at before all others: where one is zero, operands behind it are
+    not read and nothing is multiplied or added (`dse.mapping.density`).
+    """
 
     name: str
     dims: tuple[str, ...]
     bounds: tuple[int, ...]
     tensors: tuple[TensorAccess, ...]
+    leaders: tuple[int, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -55,8 +65,14 @@ class Problem:
 
     def canonical(self) -> tuple[object, ...]:
         """What the cost of mappings depends on: equal problems have equal keys, whatever their names."""
-        accesses = tuple((tensor.role, tensor.axes) for tensor in self.tensors)
-        return (self.dims, self.bounds, accesses)
+        accesses = tuple((t.role, t.axes, t.density, t.compressed, t.resident) for t in self.tensors)
+        return (self.dims, self.bounds, accesses, self.leaders)
+
+    def leads(self, tensor: int) -> tuple[int, ...]:
+        """Operands whose zeros spare the compute units an access to `tensor`."""
+        if tensor in self.leaders:
+            return self.leaders[: self.leaders.index(tensor)]
+        return self.leaders
 
 
 def problem_of(nest: LoopNest, *, dense: bool = True) -> Problem:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from dse.arch import Arch
-from dse.mapping.cost import CountMode, capacity_words, element_bits, port_time, words_per_element
+from dse.mapping.cost import CountMode, capacity_words, moved_bits, port_time, words_held, words_per_element
 from dse.mapping.energy import AccessEnergy
 from dse.mapping.mapping import Mapping, TemporalLevel
 from dse.mapping.orders import Signature, class_of, order_classes
 from dse.mapping.prepare import Setting, Weights, weigh
 from dse.mapping.problem import Problem
-from dse.mapping.spatial import Unrolling, divisors, merges
+from dse.mapping.spatial import Constraints, Unrolling, divisors, merges
 from dse.mapping.tables import Array, Floats, Ints, Tables
 
 #: What each level keeps: `Keeps[level][tensor]`.
@@ -35,6 +35,7 @@ class SearchProblem:
     mode: CountMode
     energy: AccessEnergy
     objective: str
+    rules: Constraints = field(default_factory=Constraints)
 
     @cached_property
     def live(self) -> tuple[int, ...]:
@@ -43,13 +44,39 @@ class SearchProblem:
 
     @cached_property
     def width(self) -> Floats:
-        """Words of level l that an element of tensor t takes, [t, l]."""
+        """Words of level l that move with an element of tensor t, [t, l]."""
         return np.array(
             [
                 [words_per_element(self.arch, level, access, self.mode) for level in self.arch.levels]
                 for access in self.problem.tensors
             ]
         )
+
+    @cached_property
+    def held(self) -> Floats:
+        """Words of level l that an element of tensor t takes in a tile, [t, l].
+
+        In a partition of its own as if that were as large as the level's other ones.
+        """
+        return np.array(
+            [
+                [
+                    words_held(self.arch, level, access, self.mode)
+                    * (capacity_words(level) / capacity_words(level, access.role) if level.partitions else 1.0)
+                    for level in self.arch.levels
+                ]
+                for access in self.problem.tensors
+            ]
+        )
+
+    @cached_property
+    def leads(self) -> Floats:
+        """Density of tensor s where its zeros spare the compute units an access to tensor t, else 1, [t, s]."""
+        found = np.ones((len(self.problem.tensors),) * 2)
+        for t in range(len(self.problem.tensors)):
+            for s in self.problem.leads(t):
+                found[t, s] = self.problem.tensors[s].density
+        return found
 
     @cached_property
     def signature(self) -> Signature:
@@ -75,7 +102,26 @@ class SearchProblem:
             tuple(t for t in range(len(self.problem.tensors)) if any(row[t] for row in keeps[k + 1 :]))
             for k in range(max(1, len(keeps) - 1))
         )
-        return _block_classes(self.signature, concerned, len(self.live))
+        return _block_classes(self.signature, concerned, len(self.live), self._orders)
+
+    @cached_property
+    def _orders(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """Orders that a user allows, per level and from the innermost dim outwards; none: all orders."""
+        place = {self.problem.dims[d]: i for i, d in enumerate(self.live)}
+        return tuple(
+            tuple(
+                tuple(place[dim] for dim in reversed(order) if dim in place)
+                for order in self.rules.order.get(level.name, ())
+            )
+            for level in self.arch.levels
+        )
+
+    @cached_property
+    def _loops(self) -> Ints:
+        """Mask of the live dims that may loop in time at every level."""
+        names = [self.problem.dims[d] for d in self.live]
+        allowed = [self.rules.loops.get(level.name, names) for level in self.arch.levels]
+        return np.array([sum(1 << i for i, name in enumerate(names) if name in dims) for dims in allowed], np.int64)
 
     @cached_property
     def setting(self) -> Setting:
@@ -113,11 +159,13 @@ class SearchProblem:
             np.array([[write for _, write in row] for row in prices]),
             np.array([port[:2] for port in ports], np.int64).reshape(len(ports), 2),
             np.array([port[2] for port in ports], np.float64),
+            np.array([arch.levels[port[0]].transfer_cycles * (self.mode == "native") for port in ports], np.float64),
             np.array([[port_time(level, inwards) for level in arch.levels] for inwards in inward]),
             np.array([[port_time(level, not inwards) for level in arch.levels] for inwards in inward]),
             self.mode == "native",
             self._mac_energy(),
             arch.compute.macs_per_cycle,
+            self.leads,
         )
 
     def _mac_energy(self) -> float:
@@ -131,7 +179,7 @@ class SearchProblem:
             return read, write
         bits = 0.0
         if level == 0:
-            bits = element_bits(self.arch, self.problem.tensors[tensor]) / float(self.width[tensor, level])
+            bits = moved_bits(self.arch, self.problem.tensors[tensor]) / float(self.width[tensor, level])
         return bits + read * TIE_WEIGHT, bits + write * TIE_WEIGHT
 
     def weights(self, choices: Sequence[Unrolling], keeps: Keeps) -> Weights:
@@ -148,9 +196,9 @@ class SearchProblem:
         _, first, rests, stops = self.classes(keeps)
         return Tables(
             *lattice(tuple(w.temporal[u].tolist())), w.spin[u], p.axis_of, p.coefficient, p.axes, _kept(keeps),
-            w.own[u], w.shared[u], w.constant[u], w.ramp_up[u], w.ramp_down[u], w.diagonal[u], w.diagonals[u],
-            w.last_known[u], p.width, *self._limits, first, rests, stops,
-            float(w.steps[u]), float(w.compute_cycles[u]),
+            w.own[u], w.shared[u], w.setup[u], w.constant[u], w.ramp_up[u], w.ramp_down[u],
+            w.diagonal[u], w.diagonals[u], w.last_known[u], self.held, *self._limits, self._loops,
+            self._slides, first, rests, stops, float(w.steps[u]), float(w.compute_cycles[u]),
         )  # fmt: skip
 
     def divisors_in_time(self, unrolling: Unrolling) -> list[list[int]]:
@@ -192,6 +240,10 @@ class SearchProblem:
         return Mapping(tuple(temporal), spatial)
 
     @cached_property
+    def _slides(self) -> Array:
+        return np.array([level.window_reuse for level in self.arch.levels])
+
+    @cached_property
     def _limits(self) -> tuple[Floats, Array]:
         levels = self.arch.levels
         return np.array([capacity_words(level) for level in levels]), np.array([level.shared for level in levels])
@@ -215,7 +267,12 @@ class BlockClasses(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _block_classes(signature: Signature, concerned: tuple[tuple[int, ...], ...], dims: int) -> BlockClasses:
+def _block_classes(
+    signature: Signature,
+    concerned: tuple[tuple[int, ...], ...],
+    dims: int,
+    demanded: tuple[tuple[tuple[int, ...], ...], ...],
+) -> BlockClasses:
     orders: list[tuple[int, ...]] = []
     first = np.zeros((len(concerned), (1 << dims) + 1), np.int64)
     for k, tensors in enumerate(concerned):
@@ -223,7 +280,10 @@ def _block_classes(signature: Signature, concerned: tuple[tuple[int, ...], ...],
         for mask in range(1 << dims):
             first[k, mask] = len(orders)
             present = frozenset(i for i in range(dims) if mask >> i & 1)
-            orders += [made.order for made in order_classes(part, present)]
+            if demanded[k]:
+                orders += dict.fromkeys(tuple(d for d in order if d in present) for order in demanded[k])
+            else:
+                orders += [made.order for made in order_classes(part, present)]
         first[k, 1 << dims] = len(orders)
     made = [class_of(signature, order) for order in orders]
     rests = np.array([[sum(1 << d for d in rest) for rest in item.rests] for item in made], np.int64)

@@ -19,7 +19,10 @@ class Constraints:
     """What a user fixes.
 
     `only[axis]` are the dims that may run on an axis, `forbid[axis]` those that may not, `unroll[axis][dim]` exact
-    units; `keep[level]` and `bypass[level]` roles that must or must not stop at a level.
+    units; `keep[level]` and `bypass[level]` roles that must or must not stop at a level. `loops[level]` are the dims
+    that may loop in time at a level, `order[level]` the orders that its loops may have, from the outermost inwards;
+    an order names every dim that may loop there. `require[axis]` are dims that must have two units or more on an
+    axis, `most[axis][dim]` the most units of a dim.
     """
 
     only: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -27,13 +30,17 @@ class Constraints:
     unroll: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     keep: Mapping[str, frozenset[str]] = field(default_factory=dict)
     bypass: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    loops: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    order: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    require: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    most: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def check(self, problem: Problem, arch: Arch) -> None:
         """Raise UsageError for a name that does not exist or demands that contradict each other."""
         axes, levels = {axis.name: axis for axis in arch.axes}, {level.name: level for level in arch.levels}
         for names, known, kind in (
-            ((*self.only, *self.forbid, *self.unroll), axes, "an axis"),
-            ((*self.keep, *self.bypass), levels, "a level"),
+            ((*self.only, *self.forbid, *self.unroll, *self.require, *self.most), axes, "an axis"),
+            ((*self.keep, *self.bypass, *self.loops, *self.order), levels, "a level"),
         ):
             for name in names:
                 if name not in known:
@@ -54,6 +61,31 @@ class Constraints:
                 if role not in levels[name].holds or role in self.bypass.get(name, ()):
                     why = "does not hold" if role not in levels[name].holds else "is also told to bypass"
                     raise UsageError(f"constraint: level {name!r} must keep the {role} but {why} it")
+
+        self._check_loops(problem)
+
+    def _check_loops(self, problem: Problem) -> None:
+        for dims in (*self.loops.values(), *(order for orders in self.order.values() for order in orders)):
+            for dim in sorted(dims):
+                if dim not in problem.dims:
+                    raise UsageError(f"constraint: {dim!r} is not a dim of {problem.name}{nearest(dim, problem.dims)}")
+        live = [dim for dim, bound in zip(problem.dims, problem.bounds, strict=True) if bound > 1]
+        for name, orders in self.order.items():
+            for order in orders:
+                if len(set(order)) != len(order):
+                    raise UsageError(f"constraint: the order {list(order)} of level {name!r} names a dim twice")
+                for dim in live:
+                    if dim in self.loops.get(name, live) and dim not in order:
+                        raise UsageError(
+                            f"constraint: {dim} may loop at level {name!r}, "
+                            f"but the order {list(order)} does not say where"
+                        )
+
+    def within(self, axis: SpatialAxis, dim: str, units: list[int]) -> list[int]:
+        """Those of `units` that a dim may and must have on an axis."""
+        least = 2 if dim in self.require.get(axis.name, ()) else 1
+        most = self.most.get(axis.name, {}).get(dim, axis.size)
+        return [n for n in units if least <= n <= most]
 
     def allows(self, axis: SpatialAxis, dim: str) -> bool:
         """Whether a dim may run on an axis."""
@@ -139,7 +171,7 @@ def _factors(
     if name in demanded:
         choices = [demanded[name]]
     elif constraints.allows(axis, name):
-        choices = [n for n in divisors(left[dim]) if n <= room]
+        choices = constraints.within(axis, name, [n for n in divisors(left[dim]) if n <= room])
     else:
         choices = [1]
     for factor in choices:

@@ -1,9 +1,9 @@
 """What the compiled mapper works on: one search space as arrays, and how results compare.
 
 A tile is a position in the lattice of divisors: `e[d]` picks `div[d, e[d]]` iterations in time of dim d. Level l's
-tile divides that of level l - 1; the quotients are the loops between them. Every cost is a row: row 0 the energy
-(or traffic), the others ports in cycles. A row is constant + sum over tensors t and levels l of
-words(t, l) * (own[row, t, l] + shared[row, t, l] * distinct(t, l)).
+tile divides that of level l - 1; the quotients are the loops between them. Every cost is a row: row 0 the energy (or
+traffic), the others ports in cycles. A row is constant + sum over tensors t and levels l of words(t, l) * (own[row,
+t, l] + shared[row, t, l] * distinct(t, l)) + tiles(t, l) * distinct(t, l) * setup[row, t, l].
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ RAMP_STEPS = np.array([0.0, *(0.001 * 1.7**i for i in range(11))])
 class Tables(NamedTuple):
     """One search space as arrays; T tensors, D dims, L levels, Q rows.
 
-    `div`, `number` divisors of every dim; `below[d, i, j]`, `below_count[d, i]` the positions that divide position i;
-    `strides` of the flat lattice; `spin[l, d]` spatial iterations at level l and inside; `axis_of`, `coefficient`
-    [t, d], `axes` [t]; `kept`, `own`, `shared`, `constant` and `ramp_up`, `ramp_down` [t, l] as the module says;
-    `diagonal[t, l, j]` = (dim, dim, copies, copies, coefficient, coefficient, level) of sliding windows over copies,
-    `diagonals[t, l]` how many; `last_known[t]` the level at which the compute units' distinct copies are known;
-    `width`, `limit`, `together` of the capacity check; `class_*` of the loop orders, `class_first[k, mask]` where
-    those of a block and a mask of present dims begin.
+    `div`, `number` divisors of every dim; `below[d, i, j]`, `below_count[d, i]` the positions that divide position
+    i; `strides` of the flat lattice; `spin[l, d]` spatial iterations at level l and inside; `axis_of`,
+    `coefficient` [t, d], `axes` [t]; `kept`, `own`, `shared`, `setup`, `constant` and `ramp_up`, `ramp_down` [t, l]
+    as the module says; `diagonal[t, l, j]` = (dim, dim, copies, copies, coefficient, coefficient, level) of sliding
+    windows over copies, `diagonals[t, l]` how many; `last_known[t]` the level at which the compute units' distinct
+    copies are known; `width`, `limit`, `together` of the capacity check; `loops[l]` the dims, as a mask, that may
+    loop in time at level l; `slides[l]` whether a tile there keeps what the one before it held; `class_*` of the
+    loop orders, `class_first[k, mask]` where those of a block and a mask of present dims begin.
     """
 
     div: Ints
@@ -50,6 +51,7 @@ class Tables(NamedTuple):
     kept: Array
     own: Floats
     shared: Floats
+    setup: Floats
     constant: Floats
     ramp_up: Floats
     ramp_down: Floats
@@ -59,6 +61,8 @@ class Tables(NamedTuple):
     width: Floats
     limit: Floats
     together: Array
+    loops: Ints
+    slides: Array
     class_first: Ints
     class_rests: Ints
     class_stop: Ints

@@ -1,11 +1,13 @@
 """Loop indices and effective addresses of a queue's current descriptor.
 
 One multiplier serves all operands: in step `FIRST_PRODUCT_STEP` + 4*i + d after the fetch began, increment d of
-operand i meets loop index d. The fetch is still going on then: fields are used as soon as they have arrived.
+operand i meets loop index d. The fetch is still going on then: fields are used as soon as they have arrived. Engines
+with several opcodes choose the fields of each operand by the opcode, which comes first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,45 +33,80 @@ FIRST_PRODUCT_STEP = 4
 #: The loop indices may move on.
 ADVANCE_STEP = FIRST_PRODUCT_STEP + ROUNDS * LOOP_DEPTH
 
-ENGINE_OPCODE = {"load": Opcode.LOAD, "matmul": Opcode.MATMUL, "vector": Opcode.VECTOR, "store": Opcode.STORE}
+#: Opcodes with operands, by engine: those of every machine, and those of the element unit.
+ENGINE_OPCODES: Mapping[str, tuple[Opcode, ...]] = {
+    "load": (Opcode.LOAD,),
+    "matmul": (Opcode.MATMUL,),
+    "vector": (Opcode.VECTOR, Opcode.FORWARD),
+    "store": (Opcode.STORE,),
+}
+ELEMENT_OPCODES = (Opcode.SCALE, Opcode.ELEMENT, Opcode.POOL)
 
 
 @dataclass(frozen=True)
 class Operand:
     """One effective address: index in `control.address`, names of its fields and of those it moves with.
 
-    `memory` is where its ping-pong halves lie, None where it has none; LOAD's local operand lives in the memory
-    its descriptor names.
+    `memory` is where its ping-pong halves lie: a memory, the field that names one, or None where it has none.
     """
 
     index: int
     name: str
     increments: str
-    memory: MemoryId | None
+    memory: MemoryId | str | None
     bits: int = ADDRESS_BITS
 
 
-OPERANDS_OF = {
-    "load": (
-        Operand(0, "ext", "ext", None, MEMORY_ADDRESS_BITS),
-        Operand(1, "local", "local", MemoryId.ACTIVATION),
-    ),
-    "matmul": (
+_EXTERNAL = Operand(0, "ext", "ext", None, MEMORY_ADDRESS_BITS)
+
+OPERANDS_OF: Mapping[Opcode, tuple[Operand, ...]] = {
+    Opcode.LOAD: (_EXTERNAL, Operand(1, "local", "local", "memory")),
+    Opcode.STORE: (_EXTERNAL, Operand(1, "local", "local", "from_state")),
+    Opcode.MATMUL: (
         Operand(0, "a", "a", MemoryId.ACTIVATION),
         Operand(1, "w", "w", MemoryId.WEIGHT),
         Operand(2, "acc", "acc", MemoryId.ACCUMULATOR),
     ),
-    "vector": (
+    Opcode.VECTOR: (
         Operand(0, "acc", "acc", MemoryId.ACCUMULATOR),
         Operand(1, "out", "out", MemoryId.OUTPUT),
         Operand(2, "param", "param", None),
         Operand(3, "res", "out", MemoryId.RESIDUAL),
     ),
-    "store": (
-        Operand(0, "ext", "ext", None, MEMORY_ADDRESS_BITS),
-        Operand(1, "local", "local", MemoryId.OUTPUT),
+    Opcode.FORWARD: (
+        Operand(0, "acc", "acc", MemoryId.ACCUMULATOR),
+        Operand(1, "out", "out", MemoryId.ACTIVATION),
+        Operand(2, "param", "param", None),
     ),
+    Opcode.SCALE: (
+        Operand(0, "acc", "acc", MemoryId.ACCUMULATOR),
+        Operand(1, "dst", "dst", "dst_memory"),
+        Operand(2, "param", "param", None),
+    ),
+    Opcode.ELEMENT: (
+        Operand(0, "a", "a", "a_memory"),
+        Operand(1, "b", "b", "b_memory"),
+        Operand(2, "dst", "dst", "dst_memory"),
+    ),
+    Opcode.POOL: (Operand(0, "a", "a", "a_memory"), Operand(1, "dst", "dst", "dst_memory")),
 }
+
+
+def _round(operand: Operand) -> int:
+    """The round of the multiplier that serves an operand: the field that turns `ext` downwards arrives last."""
+    if operand.name == "ext":
+        return 2
+    return 1 if operand.name == "res" else operand.index
+
+
+def _base_step(operand: Operand) -> int:
+    """The step in which the base enters the adder: the one before the first product does."""
+    return FIRST_PRODUCT_STEP + LOOP_DEPTH * _round(operand) + 1
+
+
+def _half_step(operand: Operand) -> int:
+    """The step in which the half enters: with the base, or behind the last product."""
+    return _base_step(operand) + (0 if _round(operand) else LOOP_DEPTH + 1)
 
 
 class LoopStack(wiring.Component):
@@ -148,6 +185,9 @@ class LoopStack(wiring.Component):
 class AddressUnit(wiring.Component):
     """Evaluates the operands' effective addresses with one multiplier, an operand and loop level a cycle.
 
+    Base and half enter the adder a cycle before the first product does; in the first round the half follows the last
+    one, since the field that names the memory arrives late.
+
     Members
     -------
     step : In(5)
@@ -162,8 +202,11 @@ class AddressUnit(wiring.Component):
 
     def __init__(self, engine: str, machine: Machine) -> None:
         self.engine, self.machine = engine, machine
-        self.opcode, self.operands = ENGINE_OPCODE[engine], OPERANDS_OF[engine]
-        self._check_words_arrive_in_time()
+        element = engine == "vector" and machine.has(MemoryId.STATE)
+        self.opcodes = ENGINE_OPCODES[engine] + (ELEMENT_OPCODES if element else ())
+        for opcode in self.opcodes:
+            for operand in OPERANDS_OF[opcode]:
+                self._check_words_arrive_in_time(opcode, operand)
         super().__init__(
             {
                 "step": In(range(ISSUE_CYCLES + 1)),
@@ -173,69 +216,107 @@ class AddressUnit(wiring.Component):
             }
         )
 
-    def _round(self, operand: Operand) -> int:
-        """The round of the multiplier that serves an operand."""
-        return next(other.index for other in self.operands if other.name == operand.increments)
-
-    def _base_step(self, operand: Operand) -> int:
-        """The step in which base and half enter the adder: the one before the first product does."""
-        return FIRST_PRODUCT_STEP + LOOP_DEPTH * self._round(operand) + 1
-
-    def _check_words_arrive_in_time(self) -> None:
+    def _check_words_arrive_in_time(self, opcode: Opcode, operand: Operand) -> None:
         """Guards the overlap of fetch and evaluation against changes of the instruction set."""
-        offsets = isa.field_offsets(self.opcode)
-        widths = {item.name: item.bits for item in isa.fields(self.opcode)}
-        uses: list[tuple[str, int]] = []
-        for operand in self.operands:
-            first = FIRST_PRODUCT_STEP + LOOP_DEPTH * self._round(operand)
-            uses += [(f"{operand.increments}_inc{level}", first + level) for level in range(LOOP_DEPTH)]
-            bases = [f"{operand.name}_base"]
-            if operand.memory is not None:
-                bases += [f"{operand.name}_phase", f"{operand.name}_toggle"]
-                bases += ["memory"] if self.engine == "load" else []
-            uses += [(name, self._base_step(operand)) for name in bases]
-        for name, step in uses:
+        offsets = isa.field_offsets(opcode)
+        widths = {item.name: item.bits for item in isa.fields(opcode)}
+        first = FIRST_PRODUCT_STEP + LOOP_DEPTH * _round(operand)
+        uses = {f"{operand.increments}_inc{level}": first + level for level in range(LOOP_DEPTH)}
+        uses[f"{operand.name}_base"] = _base_step(operand)
+        if operand.memory is not None:
+            for name in (f"{operand.name}_phase", f"{operand.name}_toggle"):
+                uses[name] = _half_step(operand)
+        if isinstance(operand.memory, str):
+            uses[operand.memory] = _half_step(operand)
+        if "ext_down" in offsets and operand.name == "ext":
+            uses["ext_down"] = _base_step(operand) + 1
+        for name, step in uses.items():
             arrives = (offsets[name] + widths[name] - 1) // WORD_BITS + 1
             if arrives > step:
-                raise InvariantError(f"{self.opcode.name}.{name} is used in step {step} and fetched by {arrives}")
+                raise InvariantError(f"{opcode.name}.{name} is used in step {step} and fetched by {arrives}")
 
-    def _field(self, name: str) -> Value:
-        return descriptor_field(self.descriptor, self.opcode, name)
+    def _field(self, opcode: Opcode, name: str) -> Value:
+        return descriptor_field(self.descriptor, opcode, name)
 
-    def _half(self, operand: Operand) -> Value | int:
+    def _by_opcode(self, values: Mapping[Opcode, Value]) -> Value:
+        """The value of the current opcode; of another one, any."""
+        items = list(values.items())
+        chosen = items[0][1]
+        for opcode, value in items[1:]:
+            chosen = Mux(self.descriptor[: isa.HEADER[0].bits] == opcode, value, chosen)
+        return chosen
+
+    def _operands(self, index: int) -> dict[Opcode, Operand]:
+        """By opcode, the operand at an index of `control.address`."""
+        found = {opcode: [o for o in OPERANDS_OF[opcode] if o.index == index] for opcode in self.opcodes}
+        return {opcode: operands[0] for opcode, operands in found.items() if operands}
+
+    def _half(self, opcode: Opcode, operand: Operand) -> Value:
         """Half the words of the operand's memory if its phase and toggles select the upper half, else 0."""
         if operand.memory is None:
-            return 0
-        half: Value | int = self.machine.half(operand.memory)
-        if self.engine == "load":
-            halves = [self.machine.half(MemoryId(number)) for number in range(4)]
-            half = Array(Const(value, ADDRESS_BITS) for value in halves)[self._field("memory")[:2]]
-        odd = Cat(self.index[level][0] for level in range(LOOP_DEPTH)) & self._field(f"{operand.name}_toggle")
-        return Mux(self._field(f"{operand.name}_phase") ^ odd.xor(), half, 0)
+            return Const(0, ADDRESS_BITS)
+        half: Value
+        if isinstance(operand.memory, str):
+            choices = [MemoryId.OUTPUT, MemoryId.STATE] if operand.memory == "from_state" else list(MemoryId)
+            sizes = [self.machine.half(memory) if self.machine.has(memory) else 0 for memory in choices]
+            if len(set(sizes)) == 1:
+                half = Const(sizes[0], ADDRESS_BITS)
+            else:
+                half = Array(Const(size, ADDRESS_BITS) for size in sizes)[self._field(opcode, operand.memory)]
+        else:
+            half = Const(self.machine.half(operand.memory), ADDRESS_BITS)
+        toggle = self._field(opcode, f"{operand.name}_toggle")
+        odd = Cat(self.index[level][0] for level in range(LOOP_DEPTH)) & toggle
+        return Mux(self._field(opcode, f"{operand.name}_phase") ^ odd.xor(), half, 0)
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         increments: list[Value] = []
-        for number in range(min(ROUNDS, len(self.operands))):
-            name = self.operands[number].increments
-            increments += [self._field(f"{name}_inc{level}") for level in range(LOOP_DEPTH)]
+        for round_ in range(ROUNDS):
+            names = {
+                opcode: operand.increments
+                for opcode in self.opcodes
+                for operand in OPERANDS_OF[opcode]
+                if _round(operand) == round_ and operand.increments == operand.name
+            }
+            for level in range(LOOP_DEPTH):
+                fields = {opcode: self._field(opcode, f"{name}_inc{level}") for opcode, name in names.items()}
+                increments.append(self._by_opcode(fields) if fields else Const(0))
         slot = Signal(range(ISSUE_CYCLES + 1))
         m.d.comb += slot.eq(self.step - FIRST_PRODUCT_STEP)
         factor_index = Signal(INDEX_BITS)
         factor = Signal(max(len(value) for value in increments))
-        product = Signal(max(operand.bits for operand in self.operands))
+        bits = max(operand.bits for opcode in self.opcodes for operand in OPERANDS_OF[opcode])
+        product = Signal(bits)
         with m.If(self.step >= FIRST_PRODUCT_STEP):
             m.d.sync += [
                 factor_index.eq(Array(self.index)[slot[:2]]),
                 factor.eq(Array(increments)[slot]),
                 product.eq(factor_index * factor),
             ]
-        for operand in self.operands:
-            base_step = self._base_step(operand)
-            sums = Signal(operand.bits, name=operand.name)
-            m.d.comb += self.address[operand.index].eq(sums)
-            enters = self.step == base_step
-            with m.If((self.step >= base_step) & (self.step <= base_step + LOOP_DEPTH)):
-                origin = Mux(enters, self._field(f"{operand.name}_base"), sums)
-                m.d.sync += sums.eq(origin + Mux(enters, self._half(operand), product))
+        for index in range(OPERANDS):
+            if self._operands(index):
+                self._add_up(m, index, product)
         return m
+
+    def _add_up(self, m: Module, index: int, product: Signal) -> None:
+        """Base, products and half of the operand at an index, one after the other through one adder."""
+        operands = self._operands(index)
+        one = next(iter(operands.values()))
+        base_step, half_step = _base_step(one), _half_step(one)
+        sums = Signal(max(operand.bits for operand in operands.values()), name=f"address{index}")
+        m.d.comb += self.address[index].eq(sums)
+        base = self._by_opcode({o: self._field(o, f"{operand.name}_base") for o, operand in operands.items()})
+        half = self._by_opcode({o: self._half(o, operand) for o, operand in operands.items()})
+        enters = self.step == base_step
+        added = Signal(len(sums), name=f"added{index}")
+        m.d.comb += added.eq(Mux(enters, 0, product))
+        if one.name == "ext":
+            # the level of the product that stands there entered the multiplier two steps ago
+            downwards = self._field(self.opcodes[0], "ext_down")
+            with m.If(Array(downwards)[(self.step - base_step - 1)[:2]]):
+                m.d.comb += added.eq(-product)
+        with m.If(self.step == half_step):
+            m.d.comb += added.eq(half)
+        with m.If((self.step >= base_step) & (self.step <= max(half_step, base_step + LOOP_DEPTH))):
+            m.d.sync += sums.eq(Mux(enters, base, sums) + added)

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from dse.program.tile.isa import ENGINES, MemoryId
 from dse.program.tile.program import Machine
 from dse.rtl.addresses import WORD_BITS
-from dse.rtl.dma import LOADABLE, LoadEngine, StoreEngine
+from dse.rtl.dma import LoadEngine, StoreEngine
 from dse.rtl.interfaces import MemoryReadPort, MemoryWritePort
 from dse.rtl.memory import BankedScratchpad, Scratchpad
 from dse.rtl.semaphores import Semaphores
@@ -51,7 +51,7 @@ class TileMachine(wiring.Component):
     matmul_engine
         Component with members `control`, `a`, `w`, `acc_read`, `acc_write`.
     vector_engine
-        Component with members `control`, `acc`, `param`, `res`, `out`; None: `VectorEngine(machine)`.
+        Component with members `control`, `acc`, `param`, `res`, `out`, `act`; None: `VectorEngine(machine)`.
 
     Members
     -------
@@ -134,28 +134,36 @@ class TileMachine(wiring.Component):
         ]
 
     def _memories(self, m: Module) -> None:
-        """Scratchpads between the engines: each has one writer, and one reader per bank."""
+        """Scratchpads between the engines; those that two engines read or write are banked by halves."""
         load, matmul, vector, store = (self.engines[engine] for engine in ENGINES)
         bits = {memory: 8 * size for memory, size in self.machine.word_bytes.items()}
         words = self.machine.words
-        readers = {
-            MemoryId.ACTIVATION: matmul.a,
-            MemoryId.WEIGHT: matmul.w,
-            MemoryId.PARAMETER: vector.param,
-            MemoryId.RESIDUAL: vector.res,
-        }
-        for memory in LOADABLE:
+        for memory, reader in (
+            (MemoryId.WEIGHT, matmul.w),
+            (MemoryId.PARAMETER, vector.param),
+            (MemoryId.RESIDUAL, vector.res),
+        ):
             name = memory.name.lower()
             scratchpad = Scratchpad(words[memory], bits[memory], 8)
             m.submodules[name] = scratchpad
             connect(m, getattr(load, name), scratchpad.write)
-            connect(m, readers[memory], scratchpad.read)
+            connect(m, reader, scratchpad.read)
 
-        accumulator = BankedScratchpad(words[MemoryId.ACCUMULATOR], bits[MemoryId.ACCUMULATOR])
+        activation = BankedScratchpad(
+            words[MemoryId.ACTIVATION], bits[MemoryId.ACTIVATION], ("matmul",), ("load", "vector"), 8
+        )
+        m.submodules.activation = activation
+        connect(m, load.activation, activation.load_write)
+        connect(m, vector.act, activation.vector_write)
+        connect(m, matmul.a, activation.matmul_read)
+
+        accumulator = BankedScratchpad(
+            words[MemoryId.ACCUMULATOR], bits[MemoryId.ACCUMULATOR], ("matmul", "vector"), ("matmul",)
+        )
         m.submodules.accumulator = accumulator
-        connect(m, matmul.acc_write, accumulator.write)
-        connect(m, matmul.acc_read, accumulator.matmul)
-        connect(m, vector.acc, accumulator.vector)
+        connect(m, matmul.acc_write, accumulator.matmul_write)
+        connect(m, matmul.acc_read, accumulator.matmul_read)
+        connect(m, vector.acc, accumulator.vector_read)
 
         output = Scratchpad(words[MemoryId.OUTPUT], bits[MemoryId.OUTPUT], 8 * self.machine.vector_lanes)
         m.submodules.output = output

@@ -1,10 +1,11 @@
-"""Scratchpad memories: two-cycle reads (memory, then output register), write enables, banked accumulators."""
+"""Scratchpad memories: two-cycle reads (memory, then output register), write enables, banks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In
 
@@ -59,10 +60,10 @@ class Scratchpad(wiring.Component):
 
 
 class BankedScratchpad(wiring.Component):
-    """The accumulator memory: two banks, its ping-pong halves, so that two readers work side by side.
+    """A memory in two banks, its ping-pong halves, each with one read and one write port for all who come.
 
-    Words below `words // 2` lie in the lower bank. Two reads of one bank in the same cycle are a program
-    error: the checker's duty; `matmul` then wins and `vector` receives its word.
+    Words below `words // 2` lie in the lower bank. Two reads, or two writes, of one bank in the same cycle are a
+    program error: the checker's duty; the first named then wins, and another reader receives its word.
 
     Parameters
     ----------
@@ -70,44 +71,61 @@ class BankedScratchpad(wiring.Component):
         Depth, even; the halves need not be powers of two.
     width
         Bits of a word.
+    readers, writers
+        Names of those who use it, first come first.
+    granularity
+        Bits per write enable; divides `width`. None: the whole word.
 
     Members
     -------
-    write : In(WritePort(width))
-    matmul, vector : In(ReadPort(width))
+    <reader>_read : In(ReadPort(width)), <writer>_write : In(WritePort(width, granularity)), one for each name
     """
 
-    def __init__(self, words: int, width: int) -> None:
-        self.words, self.width, self.half = words, width, words // 2
-        super().__init__({"write": In(WritePort(width)), "matmul": In(ReadPort(width)), "vector": In(ReadPort(width))})
+    def __init__(
+        self,
+        words: int,
+        width: int,
+        readers: Sequence[str],
+        writers: Sequence[str],
+        granularity: int | None = None,
+    ) -> None:
+        self.words, self.width, self.half, self.granularity = words, width, words // 2, granularity
+        self.readers, self.writers = tuple(readers), tuple(writers)
+        members: dict[str, Any] = {f"{name}_read": In(ReadPort(width)) for name in readers}
+        members |= {f"{name}_write": In(WritePort(width, granularity)) for name in writers}
+        super().__init__(members)
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        readers = {"matmul": self.matmul, "vector": self.vector}
-        upper = {name: Signal(name=f"{name}_upper") for name in readers}
-        for name, port in readers.items():
-            m.d.comb += upper[name].eq(port.addr >= self.half)
-        write_upper = Signal()
-        m.d.comb += write_upper.eq(self.write.addr >= self.half)
-
-        data = []
+        reads = {name: getattr(self, f"{name}_read") for name in self.readers}
+        writes = {name: getattr(self, f"{name}_write") for name in self.writers}
+        banks = []
         for index, name in enumerate(("lower", "upper")):
-            bank = Scratchpad(self.half, self.width)
-            m.submodules[name] = bank
-            first = index * self.half
-            taken = Signal(name=f"{name}_matmul")
-            m.d.comb += [
-                taken.eq(self.matmul.en & (upper["matmul"] == index)),
-                bank.read.en.eq(taken | (self.vector.en & (upper["vector"] == index))),
-                bank.read.addr.eq(Mux(taken, self.matmul.addr, self.vector.addr) - first),
-                bank.write.en.eq(self.write.en & (write_upper == index)),
-                bank.write.addr.eq(self.write.addr - first),
-                bank.write.data.eq(self.write.data),
-            ]
-            data.append(bank.read.data)
-
-        for name, port in readers.items():
+            m.submodules[name] = bank = Scratchpad(self.half, self.width, self.granularity)
+            banks.append(bank)
+            self._share(m, bank.read, reads, index)
+            with_data = self._share(m, bank.write, writes, index)
+            m.d.comb += bank.write.data.eq(with_data)
+        for name, port in reads.items():
             presented, answered = Signal(name=f"{name}_bank1"), Signal(name=f"{name}_bank2")
-            m.d.sync += [presented.eq(upper[name]), answered.eq(presented)]
-            m.d.comb += port.data.eq(Mux(answered, data[1], data[0]))
+            m.d.sync += [presented.eq(port.addr >= self.half), answered.eq(presented)]
+            m.d.comb += port.data.eq(Mux(answered, banks[1].read.data, banks[0].read.data))
         return m
+
+    def _share(self, m: Module, shared: Any, ports: Mapping[str, Any], index: int) -> Value:
+        """One port of a bank for all who use it, the first named in front; the data of whoever has it."""
+        bank = ("lower", "upper")[index]
+        enable: Value = Const(0, len(shared.en))
+        address: Value = Const(0, ADDRESS_BITS)
+        data: Value = Const(0, self.width)
+        for name, port in reversed(ports.items()):
+            mine = Signal(len(port.en), name=f"{name}_{bank}")
+            m.d.comb += mine.eq(Mux((port.addr >= self.half) == index, port.en, 0))
+            here = mine.any()
+            if len(ports) == 1:
+                enable, address, data = mine, port.addr, port.data
+            else:
+                enable = Mux(here, mine, enable)
+                address, data = Mux(here, port.addr, address), Mux(here, port.data, data)
+        m.d.comb += [shared.en.eq(enable), shared.addr.eq(address - index * self.half)]
+        return data

@@ -24,9 +24,10 @@ from dse.ir.requantize import ADD_MULTIPLIER_BITS
 _NARROW_BITS = 18
 _SPLIT_BIT = 16
 
-#: Results are rounded to this many bits, sign included, before the zero point; saturated values lie far
-#: outside int8 whatever the zero point.
-_RESULT_BITS = 12
+#: Results are rounded to this many bits more than the clamped value has, sign included, before the zero point;
+#: saturated values lie far outside the clamp whatever the zero point.
+_GUARD_BITS = 4
+_INT8_BITS = 8
 
 
 def register(m: Module, value: Any, name: str) -> Signal:
@@ -89,7 +90,7 @@ class SplitMultiplier(wiring.Component):
 
 
 class RoundShift(wiring.Component):
-    """value >> shift rounded half up, saturated to 12 bits: (value + 2**(shift-1)) >> shift; shift 0 keeps.
+    """value >> shift rounded half up, saturated to `bits` bits: (value + 2**(shift-1)) >> shift; shift 0 keeps.
 
     The bit below the result's lowest is the rounding bit, so `value` is shifted with one extra bit at the
     bottom and no adder sees the full width. `rounded` is handed on unsummed as (floor, up).
@@ -97,17 +98,18 @@ class RoundShift(wiring.Component):
     Members
     -------
     value : In(signed(value_bits)); shift : In(6); shift enters with its value
-    floor : Out(signed(12)), up : Out(1): result = floor + up, 3 cycles later
+    floor : Out(signed(bits)), up : Out(1): result = floor + up, 3 cycles later
     """
 
     latency = 3
 
-    def __init__(self, value_bits: int) -> None:
+    def __init__(self, value_bits: int, bits: int = _INT8_BITS + _GUARD_BITS) -> None:
+        self.bits = bits
         super().__init__(
             {
                 "value": In(signed(value_bits)),
                 "shift": In(6),
-                "floor": Out(signed(_RESULT_BITS)),
+                "floor": Out(signed(bits)),
                 "up": Out(1),
             }
         )
@@ -124,7 +126,7 @@ class RoundShift(wiring.Component):
         fine_1 = register(m, self.shift[:4], "fine_1")
 
         # after at most 15 more places a value this large is still beyond the result's use
-        kept = _RESULT_BITS + 1 + 14
+        kept = self.bits + 1 + 14
         narrow = Signal(signed(kept), reset_less=True)
         top = coarse[kept - 1 :]
         with m.If(top.any() & ~top.all()):
@@ -135,9 +137,9 @@ class RoundShift(wiring.Component):
 
         shifted = Signal(signed(kept), reset_less=True)
         m.d.sync += shifted.eq(narrow >> fine_2)
-        # saturated values may reach the 12-bit limit: beyond +-1024 they are alike
+        # saturated values may reach the limit of the bits: beyond half of it they are alike
         floor = shifted >> 1
-        limit = 1 << (_RESULT_BITS - 2)
+        limit = 1 << (self.bits - 2)
         with m.If(floor >= limit):
             m.d.comb += self.floor.eq(limit)
         with m.Elif(floor < -limit):
@@ -150,7 +152,7 @@ class RoundShift(wiring.Component):
 def _offset_and_clamp(m: Module, value: Any, lane: Any, zero_point: Any) -> None:
     """Two stages: add the zero point, clamp into [lane.low, lane.high], drive lane.result."""
     offset = register(m, value + zero_point, "offset")
-    clamped = Signal(signed(8), reset_less=True)
+    clamped = Signal.like(lane.result, reset_less=True, name="clamped")
     with m.If(offset > lane.high):
         m.d.sync += clamped.eq(lane.high)
     with m.Elif(offset < lane.low):
@@ -163,25 +165,31 @@ def _offset_and_clamp(m: Module, value: Any, lane: Any, zero_point: Any) -> None
 class RequantizeLane(wiring.Component):
     """What both requantizer modes share: their members.
 
+    Parameters
+    ----------
+    bits
+        Of the result: 8, or 16 for results that the element unit takes on.
+
     Members
     -------
     acc, bias : In(signed(32)); their sum must fit int32
     multiplier, shift : In(32), In(6): of `dse.ir.requantize.encode_scale`; an unused channel holds 0, 0
-    zero_point, low, high : In(signed(8)); held still while values are in flight; low <= high
-    result : Out(signed(8)): clamp(scaled(acc + bias) + zero_point, low, high), `latency` cycles later
+    zero_point, low, high : In(signed(bits)); held still while values are in flight; low <= high
+    result : Out(signed(bits)): clamp(scaled(acc + bias) + zero_point, low, high), `latency` cycles later
     """
 
     latency: int
 
-    def __init__(self) -> None:
+    def __init__(self, bits: int = _INT8_BITS) -> None:
+        self.bits = bits
         super().__init__(
             {
                 "acc": In(signed(32)),
                 "bias": In(signed(32)),
                 "multiplier": In(32),
                 "shift": In(6),
-                **{name: In(signed(8)) for name in ("zero_point", "low", "high")},
-                "result": Out(signed(8)),
+                **{name: In(signed(bits)) for name in ("zero_point", "low", "high")},
+                "result": Out(signed(bits)),
             }
         )
 
@@ -194,7 +202,7 @@ class RequantizeQ31(RequantizeLane):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.scale = scale = SplitMultiplier(signed(32), 32)
-        m.submodules.round = rounder = RoundShift(64)
+        m.submodules.round = rounder = RoundShift(64, self.bits + _GUARD_BITS)
         summed = Signal(signed(32), reset_less=True)
         m.d.sync += summed.eq(self.acc + self.bias)
         m.d.comb += [
@@ -213,13 +221,13 @@ class RequantizeOrt(RequantizeLane):
     The magnitude is normalised to a leading one at bit 31 and rounded to 24 bits, so that the product with
     the 24-bit mantissa has its leading one at bit 46 or 47 and needs no second zero count. With p the leading
     one's position in the magnitude and `rounded` the 24-bit product, the value is rounded * 2**-right with
-    right = shift - p - (1 if the product reached bit 47). Shifts outside 14..24 leave only the extremes.
+    right = shift - p - (1 if the product reached bit 47). Of int8, shifts outside 14..24 leave only the extremes; of
+    int16, those outside 6..24.
     """
 
     latency = 15
 
-    #: right shifts below this leave at least 2**10; above the next at most one half, which is even zero
-    _SATURATING_BELOW = 14
+    #: right shifts above leave at most one half, which is even zero
     _ZERO_ABOVE = 24
 
     def elaborate(self, platform: object) -> Module:
@@ -265,24 +273,28 @@ class RequantizeOrt(RequantizeLane):
         return register(m, quotient + up, "rounded"), register(m, right, "right_2")
 
     def _shift_right(self, m: Module, rounded: Any, right: Any) -> Any:
-        """Three stages: rounded >> right, half to even, saturated to 1024 -> magnitude."""
-        base = self._SATURATING_BELOW - 1
-        over = right < self._SATURATING_BELOW
+        """Three stages: rounded >> right, half to even, saturated -> magnitude."""
+        result_bits = self.bits + _GUARD_BITS
+        # right shifts below this leave 2**(result_bits - 2) at least
+        saturating_below = self._ZERO_ABOVE + 2 - result_bits
+        base = saturating_below - 1
+        over = right < saturating_below
         # only zero lacks its leading one; its exponent means nothing
         under = (right > self._ZERO_ABOVE) | ~rounded[23:].any()
-        distance = (right - self._SATURATING_BELOW)[:4]
+        most = self._ZERO_ABOVE - saturating_below
+        distance = (right - saturating_below)[: most.bit_length()]
         window, sticky = rounded[base:], rounded[:base].any()
-        window, sticky = self._step(m, window, sticky, distance[2:] << 2, (0, 4, 8), "coarse")
+        window, sticky = self._step(m, window, sticky, distance[2:] << 2, tuple(range(0, most + 1, 4)), "coarse")
         over_1, under_1 = register(m, over, "over_1"), register(m, under, "under_1")
         fine = register(m, distance[:2], "fine_1")
         window, sticky = self._step(m, window, sticky, fine, (0, 1, 2, 3), "fine")
         over_2, under_2 = register(m, over_1, "over_2"), register(m, under_1, "under_2")
         quotient, half = window[1:], window[0]
-        magnitude = Signal(_RESULT_BITS - 1, reset_less=True)
+        magnitude = Signal(result_bits - 1, reset_less=True)
         with m.If(under_2):
             m.d.sync += magnitude.eq(0)
         with m.Elif(over_2):
-            m.d.sync += magnitude.eq(1 << (_RESULT_BITS - 2))
+            m.d.sync += magnitude.eq(1 << (result_bits - 2))
         with m.Else():
             m.d.sync += magnitude.eq(quotient + (half & (sticky | quotient[0])))
         return magnitude

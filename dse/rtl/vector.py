@@ -1,8 +1,9 @@
-"""Vector engine: accumulator rows to int8 output words, one group of lanes a cycle, never stalling.
+"""Vector engine: accumulator rows to int8 words, one group of lanes a cycle, never stalling.
 
-A VECTOR descriptor walks rows in order, so all its addresses are counters. Three walkers stand along the
-pipeline: the front reads accumulators and parameters, the middle reads residuals just before the requantized
-value meets them, the back writes. Only a valid bit travels with the data and steps the walkers.
+A VECTOR descriptor walks rows in order, so all its addresses are counters. Walkers stand along the pipeline: the
+front reads accumulators and parameters, the middle reads residuals just before the requantized value meets them, the
+back writes, VECTOR into the output buffer and FORWARD into the activation scratchpad. Only a valid bit travels with
+the data and steps the walkers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from amaranth.lib.wiring import Out
 from dse.core.errors import InfeasibleError, Violation
 from dse.program.tile.isa import PARAMETER_BYTES, Opcode
 from dse.program.tile.program import Machine
+from dse.rtl.activation_walker import COUNT_BITS, ActivationWalker
 from dse.rtl.fields import descriptor_field
 from dse.rtl.interfaces import ADDRESS_BITS, READ_LATENCY, EngineControl, ReadPort, WritePort
 from dse.rtl.requantize import AddQ31, RequantizeLane, RequantizeOrt, RequantizeQ31, delay
@@ -23,6 +25,10 @@ from dse.rtl.requantize import AddQ31, RequantizeLane, RequantizeOrt, Requantize
 _PARAMETER_BITS = 8 * PARAMETER_BYTES
 
 _LANES: dict[str, type[RequantizeLane]] = {"q31": RequantizeQ31, "ort": RequantizeOrt}
+
+
+#: The opcode stands in the lowest bits.
+_OPCODE_BITS = 4
 
 
 def _field(descriptor: Any, name: str) -> Any:
@@ -67,20 +73,58 @@ class RowWalker(wiring.Component):
         return m
 
 
+class RowCounter(wiring.Component):
+    """Counts the rows of a block, `pixels` in each of `lines`.
+
+    Members
+    -------
+    load : In(1): begin a block; step : In(1): the current row ends, unless `load`
+    pixels, lines : In(16), >= 1
+    last : Out(1): the current row is the last of the block
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "load": wiring.In(1),
+                "step": wiring.In(1),
+                "pixels": wiring.In(COUNT_BITS),
+                "lines": wiring.In(COUNT_BITS),
+                "last": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        pixels_left, lines_left = Signal(COUNT_BITS), Signal(COUNT_BITS)
+        last_pixel, last_line = Signal(), Signal()
+        m.d.comb += self.last.eq(last_pixel & last_line)
+        with m.If(self.load | (self.step & last_pixel)):
+            m.d.sync += [pixels_left.eq(self.pixels), last_pixel.eq(self.pixels == 1)]
+        with m.Elif(self.step):
+            m.d.sync += [pixels_left.eq(pixels_left - 1), last_pixel.eq(pixels_left == 2)]
+        with m.If(self.load):
+            m.d.sync += [lines_left.eq(self.lines), last_line.eq(self.lines == 1)]
+        with m.Elif(self.step & last_pixel):
+            m.d.sync += [lines_left.eq(lines_left - 1), last_line.eq(lines_left == 2)]
+        return m
+
+
 class VectorEngine(wiring.Component):
-    """Executes VECTOR: requantize in the machine's mode, clamp, and in `q31` the residual add.
+    """Executes VECTOR: requantize in the machine's mode, clamp, and in `q31` the residual add; FORWARD without it.
 
     Parameters
     ----------
     machine
-        Gives columns, vector lanes and mode. A machine of mode `ort` has no residual adder: its programs hold
-        no VECTOR with the `add` flag, and its residual port is never read.
+        Gives rows, columns, vector lanes and mode. A machine of mode `ort` has no residual adder: its programs hold
+        no VECTOR with the `add` flag, and its residual port is never read. One whose lanes do not divide its rows
+        has no FORWARD: its activation port is never written.
 
     Members
     -------
     control : EngineControl, addresses (acc, out, param, res)
     acc : Out(ReadPort(columns * 32)), param : Out(ReadPort(lanes * 72)), res : Out(ReadPort(columns * 8))
-    out : Out(WritePort(columns * 8, lanes * 8))
+    out : Out(WritePort(columns * 8, lanes * 8)), act : Out(WritePort(rows * 8, 8))
 
     Raises
     ------
@@ -101,6 +145,7 @@ class VectorEngine(wiring.Component):
         self.groups = columns // lanes
         self.lane_type = _LANES[machine.requantize]
         self.adds = machine.requantize == "q31"
+        self.forwards = machine.rows % lanes == 0
         #: cycles from a read of the accumulator to the write of its result
         self.depth = READ_LATENCY + 1 + self.lane_type.latency + (AddQ31.latency if self.adds else 0)
         super().__init__(
@@ -110,8 +155,22 @@ class VectorEngine(wiring.Component):
                 "param": Out(ReadPort(_PARAMETER_BITS * lanes)),
                 "res": Out(ReadPort(8 * columns)),
                 "out": Out(WritePort(8 * columns, 8 * lanes)),
+                "act": Out(WritePort(8 * machine.rows, 8)),
             }
         )
+
+    def _of(self, name: str, forwarded: str | int) -> Any:
+        """A field of VECTOR, or what stands for it in FORWARD: a field of that, or a constant."""
+        plain = _field(self.control.descriptor, name)
+        if not self.forwards:
+            return plain
+        other = forwarded
+        if isinstance(forwarded, str):
+            other = descriptor_field(self.control.descriptor, Opcode.FORWARD, forwarded)
+        return Mux(self._forwarding(), other, plain)
+
+    def _forwarding(self) -> Any:
+        return self.control.descriptor[:_OPCODE_BITS] == Opcode.FORWARD
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -135,14 +194,17 @@ class VectorEngine(wiring.Component):
         """The front walker: reads one accumulator and one parameter word a cycle.
 
         Returns the strobe of an issued group, its one-hot number, and the strobe of the last group of all.
-        The flags `last_row` and `last_block` are registered, one step ahead of the counters they summarise.
+        The flags `last_row` and `last_block` are registered, one step ahead of the counters they summarise; a row of
+        FORWARD is a pixel, so that its rows are counted line by line.
         """
         control = self.control
         m.submodules.front = front = RowWalker(self.groups)
-        blocks, rows = (_field(control.descriptor, name) for name in ("n_blocks", "rows_count"))
+        blocks = _field(control.descriptor, "n_blocks")
+        forward_height = descriptor_field(control.descriptor, Opcode.FORWARD, "height")
+        m.submodules.rows = rows = RowCounter()
         running = Signal()
-        rows_left, blocks_left = Signal.like(rows), Signal.like(blocks)
-        last_row, last_block = Signal(), Signal()
+        blocks_left = Signal.like(blocks)
+        last_block = Signal()
         param, param_base = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         last = Signal()
         row_ends, block_ends = Signal(), Signal()
@@ -151,7 +213,11 @@ class VectorEngine(wiring.Component):
             front.base.eq(control.address[0]),
             front.step.eq(running),
             row_ends.eq(running & front.group[-1]),
-            block_ends.eq(row_ends & last_row),
+            block_ends.eq(row_ends & rows.last),
+            rows.load.eq(control.start | block_ends),
+            rows.step.eq(row_ends),
+            rows.pixels.eq(self._of("rows_count", "width")),
+            rows.lines.eq(Mux(self._forwarding(), forward_height, 1) if self.forwards else 1),
             last.eq(block_ends & last_block),
             self.acc.en.eq(running),
             self.acc.addr.eq(front.addr),
@@ -168,7 +234,7 @@ class VectorEngine(wiring.Component):
             ]
         with m.Elif(running):
             m.d.sync += param.eq(param + 1)
-            with m.If(row_ends & ~last_row):
+            with m.If(row_ends & ~rows.last):
                 m.d.sync += param.eq(param_base)
             with m.If(block_ends):
                 m.d.sync += [
@@ -178,10 +244,6 @@ class VectorEngine(wiring.Component):
                 ]
             with m.If(last):
                 m.d.sync += running.eq(0)
-        with m.If(control.start | block_ends):
-            m.d.sync += [rows_left.eq(rows), last_row.eq(rows == 1)]
-        with m.Elif(row_ends):
-            m.d.sync += [rows_left.eq(rows_left - 1), last_row.eq(rows_left == 2)]
         return running, front.group, last
 
     def _selected(self, m: Module, word: Any, group: Any, bits: int, name: str) -> list[Any]:
@@ -198,11 +260,10 @@ class VectorEngine(wiring.Component):
 
     def _requantize(self, m: Module, accumulators: list[Any]) -> list[Any]:
         """One requantizer a lane, its channel's bias, multiplier and shift beside the accumulator."""
-        descriptor = self.control.descriptor
-        low, high = _field(descriptor, "low"), _field(descriptor, "high")
+        low, high = self._of("low", "low"), self._of("high", "high")
         if self.adds:
             # before a residual add the value is only saturated to int8; the clamp follows the sum
-            add = _field(descriptor, "add")
+            add = self._of("add", 0)
             low, high = Mux(add, -128, low), Mux(add, 127, high)
         words = delay(m, self.param.data, 1, "param")
         results = []
@@ -214,7 +275,7 @@ class VectorEngine(wiring.Component):
                 lane.bias.eq(word[:32].as_signed()),
                 lane.multiplier.eq(word[32:64]),
                 lane.shift.eq(word[64:70]),
-                lane.zero_point.eq(_field(descriptor, "zero_point")),
+                lane.zero_point.eq(self._of("zero_point", "zero_point")),
                 lane.low.eq(low),
                 lane.high.eq(high),
             ]
@@ -224,7 +285,7 @@ class VectorEngine(wiring.Component):
     def _add_residual(self, m: Module, issued: Any, values: list[Any]) -> list[Any]:
         """One residual adder a lane. Without the `add` flag its operands make it hand the value on."""
         descriptor = self.control.descriptor
-        add = _field(descriptor, "add")
+        add = self._of("add", 0)
         m.submodules.middle = middle = RowWalker(self.groups)
         # a residual's read and selection take READ_LATENCY + 1 cycles, as an accumulator's do
         due = self._valid(m, issued, self.lane_type.latency, "residual")
@@ -250,20 +311,44 @@ class VectorEngine(wiring.Component):
                 lane.multiplier_residual.eq(Mux(add, _field(descriptor, "multiplier_res"), 0)),
                 lane.shift.eq(Mux(add, _field(descriptor, "add_shift"), 0)),
                 lane.zero_out.eq(Mux(add, _field(descriptor, "zero_point_add"), 0)),
-                lane.low.eq(_field(descriptor, "low")),
-                lane.high.eq(_field(descriptor, "high")),
+                lane.low.eq(self._of("low", "low")),
+                lane.high.eq(self._of("high", "high")),
             ]
             results.append(lane.result)
         return results
 
     def _write(self, m: Module, due: Any, results: list[Any]) -> None:
-        """The back walker: every group is offered the same lanes, only the due group's are enabled."""
+        """The back walkers: every group is offered the same lanes, only the due group's are enabled."""
         m.submodules.back = back = RowWalker(self.groups)
+        forwarding = self._forwarding() if self.forwards else 0
         m.d.comb += [
             back.load.eq(self.control.start),
             back.base.eq(self.control.address[1]),
-            back.step.eq(due),
-            self.out.en.eq(Mux(due, back.group, 0)),
+            back.step.eq(due & ~forwarding),
+            self.out.en.eq(Mux(back.step, back.group, 0)),
             self.out.addr.eq(back.addr),
             self.out.data.eq(Cat(results).replicate(self.groups)),
+        ]
+        if self.forwards:
+            self._forward(m, due & forwarding, results)
+
+    def _forward(self, m: Module, due: Any, results: list[Any]) -> None:
+        """The lanes of the due group into their bytes of an activation word."""
+        lanes, descriptor = self.machine.vector_lanes, self.control.descriptor
+        m.submodules.forward = walker = ActivationWalker(self.machine.rows, self.machine.columns, lanes)
+        for port, name in (
+            (walker.height, "height"),
+            (walker.width, "width"),
+            (walker.stride_y, "out_stride_y"),
+            (walker.stride_x, "out_stride_x"),
+        ):
+            m.d.comb += port.eq(descriptor_field(descriptor, Opcode.FORWARD, name))
+        enables = Cat(part.replicate(lanes) for part in walker.part)
+        m.d.comb += [
+            walker.load.eq(self.control.start),
+            walker.base.eq(self.control.address[1]),
+            walker.step.eq(due),
+            self.act.en.eq(Mux(due, enables, 0)),
+            self.act.addr.eq(walker.addr),
+            self.act.data.eq(Cat(results).replicate(walker.parts)),
         ]

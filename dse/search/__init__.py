@@ -2,7 +2,7 @@
 
 from dse.search.driver import SearchOutcome, SearchPlan, Trial, search
 from dse.search.evaluate import Evaluation, Evaluator
-from dse.search.networks import Network, QuantizedNetworks
+from dse.search.networks import FloatNetworks, Network, QuantizedNetworks
 from dse.search.pool import evaluation_map
 from dse.search.space import SearchSpace, build_space
 from dse.search.winners import Winner, choose_winners, pareto_trials
@@ -10,6 +10,7 @@ from dse.search.winners import Winner, choose_winners, pareto_trials
 __all__ = [
     "Evaluation",
     "Evaluator",
+    "FloatNetworks",
     "Network",
     "QuantizedNetworks",
     "SearchOutcome",

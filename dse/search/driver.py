@@ -21,6 +21,7 @@ import optuna
 from optuna.trial import TrialState
 
 from dse.config.models import MAXIMISED
+from dse.core.errors import UsageError, nearest
 from dse.search.evaluate import Evaluation, Evaluator
 from dse.search.samplers import Sampler, generation_sampler, sampler_kind
 from dse.search.space import SearchSpace, Values, digest
@@ -177,7 +178,15 @@ def _tell(study: optuna.Study, trial: optuna.Trial, evaluation: Evaluation, obje
 
 
 def minimised(summary: Mapping[str, Any], objectives: Sequence[str]) -> list[float]:
-    """Objective values of a summary, smaller is better: maximised figures are negated."""
+    """Objective values of a summary, smaller is better: maximised figures are negated.
+
+    Raises
+    ------
+    UsageError: the family's designs have no such figure.
+    """
+    for name in objectives:
+        if name not in summary:
+            raise UsageError(f"search.objectives: {name!r} is not a figure of these designs{nearest(name, summary)}")
     return [-summary[name] if name in MAXIMISED else summary[name] for name in objectives]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.backend import Accelerator, Numerics
-from dse.compiler import Recipe, accuracy, calibration_images, is_quantized, quantize
+from dse.compiler import Recipe, accuracy, calibration_images, is_quantized, quantize, require_activation_bits
 from dse.core.errors import InfeasibleError, Violation
 from dse.ir import Graph
 from dse.ir.quantized import quantization_of
@@ -35,6 +35,17 @@ class Networks(Protocol):
 
     def get(self, numerics: Numerics) -> Network:
         """The network for `numerics`."""
+
+
+@dataclass(frozen=True, eq=False)
+class FloatNetworks:
+    """The float network for every arithmetic: for families that make their own integers and measure them."""
+
+    graph: Graph
+
+    def get(self, numerics: Numerics) -> Network:
+        """The network as it is; its accuracy is among the metrics of each design."""
+        return Network(self.graph, {})
 
 
 @dataclass
@@ -90,6 +101,7 @@ def _as_it_is(graph: Graph, numerics: Numerics) -> Graph:
     ------
     InfeasibleError: they do not.
     """
+    require_activation_bits(graph, numerics.activation_bits, f"activations of {numerics.activation_bits} bits")
     bits = max(quantization_of(graph, op.inputs[1]).bits for op in graph.ops if op.kind in ("conv", "gemm"))
     if bits > numerics.weight_bits:
         hint = "the network came quantized; start from the float model to have others"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dse.core.errors import UsageError
+from dse.core.registry import load, names
 from dse.validate.dram import dram_closed_form_suite, dram_suite
 from dse.validate.eyeriss_suite import eyeriss_suite
 from dse.validate.peer_suites import nvdla_layers_suite, nvdla_rates_suite, vela_suite
@@ -22,6 +23,8 @@ _SUITES: Mapping[str, tuple[str, Callable[[Path], Suite]]] = {
     "dram_closed_form": ("systolic/dramsim3_patterns.csv", dram_closed_form_suite),
 }
 
+#: Entry points of suites that families bring along: a function without arguments that gives a `Suite`.
+SUITES = "dse.suites"
 #: Suites whose figures ship with the package.
 _SHIPPED: Mapping[str, Callable[[], Suite]] = {
     "sram": sram_suite,
@@ -34,7 +37,7 @@ _SHIPPED: Mapping[str, Callable[[], Suite]] = {
 
 def shipped_suites() -> dict[str, Suite]:
     """The suites that need no folder of references, by name."""
-    return {name: build() for name, build in _SHIPPED.items()}
+    return {name: build() for name, build in _SHIPPED.items()} | {name: load(SUITES, name) for name in names(SUITES)}
 
 
 def available_suites(folder: Path) -> dict[str, Suite]:

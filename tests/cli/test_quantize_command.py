@@ -77,8 +77,8 @@ def test_tables_name_layers_bits_and_accuracy(folder: Path, capsys: pytest.Captu
     code, out, err = quantize(folder, capsys, "--mixed", "conv2=4", "--data", str(folder / "test.npz"))
     assert code == 0
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
-    assert rows["conv1"][1:3] == ["conv", "8"]
-    assert rows["conv2"][1:3] == ["conv", "4"]
+    assert rows["conv1"][1:4] == ["conv", "8", "8"]
+    assert rows["conv2"][1:4] == ["conv", "8", "4"]
     assert "float accuracy" in out
     assert "quantized accuracy" in out
     assert "wrote" in err
@@ -111,7 +111,9 @@ def test_auto_without_labels_keeps_the_agreement_with_float(folder: Path, capsys
     ("arguments", "message"),
     [
         (["--mixed", "conv9=4"], "has no layer 'conv9' with weights; did you mean 'conv"),
-        (["--mixed", "conv1=16"], "--mixed conv1: '16' bits are not supported; choose one of 4, 8"),
+        (["--mixed", "conv1=12"], "--mixed conv1: '12' bits are not supported; choose one of 4, 8 (weights), 16"),
+        (["--mixed", "conv9=16"], "has no input or op 'conv9'; did you mean 'conv"),
+        (["--activations", "4"], "'4' is not one of '8', '16'"),
         (["--mixed", "conv1"], "--mixed 'conv1' is neither LAYER=BITS, such as conv1=4, nor auto"),
         (["--mixed", "auto", "--weights", "4"], "--mixed auto chooses between 8 and 4 bits itself"),
         (["--method", "entropy"], "'entropy' is not one of"),
@@ -227,3 +229,44 @@ def test_configurations_that_cannot_measure_accuracy_are_refused_at_their_line(
     err = capsys.readouterr().err
     assert message in err
     assert "run.yaml:" in err
+
+
+# -- 16 bits, and networks that no file holds -------------------------------------------------------------------------
+
+
+def test_activations_of_16_bits_are_printed_written_and_refused_by_hardware(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrow = figures(folder, capsys, "--data", str(folder / "test.npz"))
+    some = figures(folder, capsys, "--mixed", "conv1=16", "--mixed", "conv1=4", "--data", str(folder / "test.npz"))
+    assert {(row["bits"], row["weight_bits"]) for row in some["layers"] if row["name"] == "conv1"} == {(16, 4)}
+    assert {row["bits"] for row in some["layers"]} == {8, 16}
+    wide = figures(folder, capsys, "--activations", "16", "--data", str(folder / "test.npz"))
+    assert {row["bits"] for row in wide["layers"]} == {16}
+    assert wide["figures"]["sqnr_db"] > narrow["figures"]["sqnr_db"] + 1
+    with np.load(folder / "test.npz") as stored:
+        images, labels = stored["x"], stored["y"]
+    scores = logits_of(folder / "out.onnx", images)
+    assert wide["figures"]["accuracy"] == pytest.approx((scores.argmax(axis=1) == labels).mean())
+    for command in (["simulate", "--workload", str(folder / "out.onnx")], ["compile", str(folder / "out.onnx")]):
+        assert run_command_line([*command, "--accelerator", "gemmini_16x16"]) != 0
+        assert "bits of the activation of conv1 (conv): 16 bits" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_recurrent_network_prints_json_and_says_that_no_file_can_hold_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from workloads.zoo.recurrent import build_gru_kws
+
+    (tmp_path / "gru.onnx").write_bytes(build_gru_kws().SerializeToString())
+    graph = ZooFrontend().load("gru_kws", tmp_path, {})
+    shape = (6, *graph[graph.inputs[0]].shape[1:])
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+    arguments = ["--calib", str(tmp_path / "x.npz"), "-o", str(tmp_path / "out.onnx"), "--json"]
+    assert run_command_line(["quantize", str(tmp_path / "gru.onnx"), *arguments]) == 2
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["output"] is None
+    assert document["figures"]["sqnr_db"] > 10
+    assert "has no integer form in ONNX" in captured.err
+    assert not (tmp_path / "out.onnx").exists()

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from spiking_oracle import Pricer, simulate
 
+from accelerators.neuromorphic.blocks import NeuronMapping
 from accelerators.neuromorphic.cost import cost_of
 from accelerators.neuromorphic.hardware import NeuromorphicHardware
-from accelerators.neuromorphic.mapping import NeuronMapping, message_table
+from accelerators.neuromorphic.mapping import message_table
 from accelerators.neuromorphic.network import Csr, Input, Network, Population, Projection
 from accelerators.neuromorphic.prices import prices_of
 from accelerators.neuromorphic.simulate import compile_network, run_network

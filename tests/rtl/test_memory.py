@@ -59,7 +59,7 @@ def test_scratchpad_equals_an_array_read_two_cycles_late(words: int, width: int,
 
 @pytest.mark.parametrize("words", [2, 10, 16, 36])
 def test_banks_serve_both_readers_and_the_writer_in_the_same_cycle(words: int) -> None:
-    dut = BankedScratchpad(words, 16)
+    dut = BankedScratchpad(words, 16, ("matmul", "vector"), ("matmul",))
     rng = random.Random(words)
     contents = [0] * words
     pending: list[dict[str, int]] = [{} for _ in range(READ_LATENCY)]
@@ -68,12 +68,12 @@ def test_banks_serve_both_readers_and_the_writer_in_the_same_cycle(words: int) -
     async def drive(ctx: Any) -> None:
         for _ in range(400):
             for name, expected in pending.pop(0).items():
-                assert ctx.get(getattr(dut, name).data) == expected, name
+                assert ctx.get(getattr(dut, f"{name}_read").data) == expected, name
                 checked[name] += 1
             bank = rng.randrange(2)
             due = {}
             for name, half in (("matmul", bank), ("vector", 1 - bank)):
-                port = getattr(dut, name)
+                port = getattr(dut, f"{name}_read")
                 reads, address = rng.random() < 0.8, half * (words // 2) + rng.randrange(words // 2)
                 ctx.set(port.en, reads)
                 ctx.set(port.addr, address)
@@ -81,9 +81,9 @@ def test_banks_serve_both_readers_and_the_writer_in_the_same_cycle(words: int) -
                     due[name] = contents[address]
             pending.append(due)
             writes, address, value = rng.randrange(2), rng.randrange(words), rng.getrandbits(16)
-            ctx.set(dut.write.en, writes)
-            ctx.set(dut.write.addr, address)
-            ctx.set(dut.write.data, value)
+            ctx.set(dut.matmul_write.en, writes)
+            ctx.set(dut.matmul_write.addr, address)
+            ctx.set(dut.matmul_write.data, value)
             if writes:
                 contents[address] = value
             await ctx.tick()
@@ -93,19 +93,19 @@ def test_banks_serve_both_readers_and_the_writer_in_the_same_cycle(words: int) -
 
 
 def test_matmul_wins_a_bank_that_both_readers_want() -> None:
-    dut = BankedScratchpad(8, 8)
+    dut = BankedScratchpad(8, 8, ("matmul", "vector"), ("matmul",))
 
     async def drive(ctx: Any) -> None:
         for address in range(8):
-            ctx.set(dut.write.en, 1)
-            ctx.set(dut.write.addr, address)
-            ctx.set(dut.write.data, 100 + address)
+            ctx.set(dut.matmul_write.en, 1)
+            ctx.set(dut.matmul_write.addr, address)
+            ctx.set(dut.matmul_write.data, 100 + address)
             await ctx.tick()
-        for port, address in ((dut.matmul, 6), (dut.vector, 5)):
+        for port, address in ((dut.matmul_read, 6), (dut.vector_read, 5)):
             ctx.set(port.en, 1)
             ctx.set(port.addr, address)
         await ctx.tick().repeat(READ_LATENCY)
-        assert ctx.get(dut.matmul.data) == 106
+        assert ctx.get(dut.matmul_read.data) == 106
 
     simulate(dut, drive)
 

@@ -92,6 +92,7 @@ class FakeEngine(wiring.Component):
             members["param"] = Out(ReadPort(bits[MemoryId.PARAMETER]))
             members["res"] = Out(ReadPort(bits[MemoryId.RESIDUAL]))
             members["out"] = Out(WritePort(bits[MemoryId.OUTPUT], 8 * machine.vector_lanes))
+            members["act"] = Out(WritePort(bits[MemoryId.ACTIVATION], 8))
         super().__init__(members)
 
     def elaborate(self, platform: object) -> Module:

@@ -2,7 +2,8 @@
 
 Standard QLinearConv and QLinearMatMul, and com.microsoft's QGemm, QLinearAdd, QLinearMul, QLinearAveragePool,
 QLinearGlobalAveragePool, QLinearConcat, QLinearLeakyRelu and QLinearSigmoid; what has no such form stays a float
-operator between DequantizeLinear and QuantizeLinear (`workloads.onnx.export_float`). No QLinear operator has an
+operator between DequantizeLinear and QuantizeLinear (`workloads.onnx.export_float`), as does everything that computes
+on int16 activations, at opset 21. No QLinear operator has an
 activation: a relu holds because its output saturates there, which `dse.compiler.quantize` arranges. Float ends
 (`dse.compiler.with_float_boundary`) become QuantizeLinear, DequantizeLinear and Softmax.
 """
@@ -19,17 +20,25 @@ from onnx import TensorProto, helper, numpy_helper
 from dse.core.errors import ModelError
 from dse.ir.graph import Graph, Op
 from dse.ir.kinds import RECURRENT_KINDS
-from dse.ir.quantized import INT8_MAX, INT8_MIN, clamp_bounds, quantization_of, quantize_array
+from dse.ir.quantized import INT8_MAX, INT8_MIN, RELU6_HIGH, clamp_bounds, quantization_of, quantize_array
+from dse.ir.reference_int16 import touches_int16
 from workloads.onnx.export_float import FloatNode, float_node
 
 _MICROSOFT = "com.microsoft"
 #: QLinearConv is of opset 10, int8 Clip of 12, HardSwish of 14, LayerNormalization of 17.
-_OPSET = 17
-_IR_VERSION = 8
+_OPSET, _IR_VERSION = 17, 8
+#: QuantizeLinear and DequantizeLinear of int16 are of opset 21.
+_INT16_OPSET, _INT16_IR_VERSION = 21, 10
+#: Ops on int16 tensors that onnxruntime runs as they are.
+_INT16_MOVES = ("flatten", "reshape", "transpose", "slice", "gather", "expand", "tile", "identity")
 _TYPES = {
-    "float32": TensorProto.FLOAT, "int8": TensorProto.INT8, "int32": TensorProto.INT32, "int64": TensorProto.INT64,
-    "bool": TensorProto.BOOL,
+    "float32": TensorProto.FLOAT, "int8": TensorProto.INT8, "int16": TensorProto.INT16, "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64, "bool": TensorProto.BOOL,
 }  # fmt: skip
+
+
+#: Bounds of a relu6, as initializers of these names.
+_RELU6 = {"relu6.low": 0.0, "relu6.high": RELU6_HIGH}
 
 
 class _Exporter:
@@ -52,11 +61,11 @@ class _Exporter:
 
     def scale_and_zero(self, name: str) -> list[str]:
         """Names of the scale and the zero point of a tensor: scalars, or one per channel."""
-        quantization = quantization_of(self.graph, name)
+        quantization, tensor = quantization_of(self.graph, name), self.graph[name]
         shape = () if quantization.axis is None else (len(quantization.scale),)
         return [
             self.constant(f"{name}.scale", np.array(quantization.scale, np.float32).reshape(shape)),
-            self.constant(f"{name}.zero_point", np.full(shape, quantization.zero_point, np.int8)),
+            self.constant(f"{name}.zero_point", np.full(shape, quantization.zero_point, tensor.dtype)),
         ]
 
     def operand(self, name: str) -> list[str]:
@@ -68,17 +77,26 @@ class _Exporter:
         inputs = []
         for place, name in enumerate(op.inputs):
             inputs.append(self.tensor(name) if name else "")
-            if name and self.graph[name].quantization is not None:
+            quantization = self.graph[name].quantization if name else None
+            if quantization is not None:
                 inputs[-1] = f"{op.name}.operand{place}"
-                self.nodes.append(helper.make_node("DequantizeLinear", self.operand(name), [inputs[-1]]))
+                along: dict[str, Any] = {} if quantization.axis is None else {"axis": quantization.axis}
+                self.nodes.append(helper.make_node("DequantizeLinear", self.operand(name), [inputs[-1]], **along))
         for place, values in node.constants.items():
             inputs += [""] * (place - len(inputs)) + [self.constant(f"{op.name}.constant{place}", values)]
         (output,) = op.outputs
         whole = self.graph[output].quantization is None
+        activation = op.attributes.get("activation", "none")
         result = output if whole else f"{op.name}.real"
+        first = result if activation == "none" else f"{op.name}.sum"
         self.nodes.append(
-            helper.make_node(node.op_type, inputs, [result], op.name, domain=node.domain, **node.attributes)
+            helper.make_node(node.op_type, inputs, [first], op.name, domain=node.domain, **node.attributes)
         )
+        if activation == "relu":
+            self.nodes.append(helper.make_node("Relu", [first], [result]))
+        elif activation == "relu6":
+            bounds = [self.constant(f"{key}", np.array(value, np.float32)) for key, value in _RELU6.items()]
+            self.nodes.append(helper.make_node("Clip", [first, *bounds], [result]))
         if not whole:
             self.nodes.append(helper.make_node("QuantizeLinear", [result, *self.scale_and_zero(output)], [output]))
 
@@ -95,6 +113,8 @@ def export_quantized(graph: Graph) -> onnx.ModelProto:
         saturation of its output's quantization.
     """
     exporter = _Exporter(graph)
+    wide = any(touches_int16(graph, op) for op in graph.ops)
+    opset, ir_version = (_INT16_OPSET, _INT16_IR_VERSION) if wide else (_OPSET, _IR_VERSION)
     for op in graph.ops:
         if op.kind in RECURRENT_KINDS:
             raise ModelError(
@@ -103,10 +123,11 @@ def export_quantized(graph: Graph) -> onnx.ModelProto:
             )
         if op.kind in _FLOAT_WRITERS and graph[op.outputs[0]].dtype == "float32":
             _FLOAT_WRITERS[op.kind](exporter, op)
-        elif op.kind not in _WRITERS or op.attributes.get("between_reals"):
-            exporter.island(op, float_node(graph, op))
+        elif op.kind not in _WRITERS or op.attributes.get("between_reals") or _float_at_int16(graph, op):
+            exporter.island(op, float_node(graph, op, opset))
         else:
-            _check_saturation(graph, op)
+            if not touches_int16(graph, op):
+                _check_saturation(graph, op)
             _WRITERS[op.kind](exporter, op)
     infos = {
         name: helper.make_tensor_value_info(name, _TYPES[graph[name].dtype], graph[name].shape)
@@ -117,8 +138,13 @@ def export_quantized(graph: Graph) -> onnx.ModelProto:
         [infos[name] for name in graph.inputs], [infos[name] for name in graph.outputs],
         list(exporter.initializers.values()),
     )  # fmt: skip
-    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]
-    return helper.make_model(proto, producer_name="silicon-dse", ir_version=_IR_VERSION, opset_imports=opsets)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(_MICROSOFT, 1)]
+    return helper.make_model(proto, producer_name="silicon-dse", ir_version=ir_version, opset_imports=opsets)
+
+
+def _float_at_int16(graph: Graph, op: Op) -> bool:
+    """Whether an op on int16 has no integer operator: all do but moves and the quantization of inputs."""
+    return touches_int16(graph, op) and op.kind not in (*_INT16_MOVES, "quantize")
 
 
 def _check_saturation(graph: Graph, op: Op) -> None:

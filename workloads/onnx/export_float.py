@@ -7,7 +7,7 @@ in the place of some (a softmax between int8 tensors, for one), which round othe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,16 +45,19 @@ _PLAIN: dict[str, tuple[str, tuple[str, ...]]] = {
     "logical_and": ("And", ()), "logical_or": ("Or", ()), "logical_xor": ("Xor", ()), "where": ("Where", ()),
     "batch_norm": ("BatchNormalization", ("epsilon",)), "layer_norm": ("LayerNormalization", ("axis", "epsilon")),
     "instance_norm": ("InstanceNormalization", ("epsilon",)), "lrn": ("LRN", ("size", "alpha", "beta", "bias")),
+    "matmul": ("MatMul", ()), "concat": ("Concat", ("axis",)),
     "softmax": ("Softmax", ("axis",)), "log_softmax": ("LogSoftmax", ("axis",)),
 }  # fmt: skip
+#: Opset from which all reductions take their axes as an input; ReduceSum has done so since 13.
+_REDUCTION_AXES_INPUT = 18
 _REDUCTIONS = {
     "reduce_mean": "ReduceMean", "reduce_sum": "ReduceSum", "reduce_max": "ReduceMax", "reduce_min": "ReduceMin",
     "reduce_prod": "ReduceProd",
 }  # fmt: skip
 
 
-def float_node(graph: Graph, op: Op) -> FloatNode:
-    """The float operator of an op at opset 17.
+def float_node(graph: Graph, op: Op, opset: int) -> FloatNode:
+    """The float operator of an op at opset 17 or 21.
 
     Raises
     ------
@@ -68,14 +71,16 @@ def float_node(graph: Graph, op: Op) -> FloatNode:
             f"{graph.source or graph.name}: op {op.name!r} ({op.kind}) has no operator at opset 17; exportable between "
             f"float tensors: {', '.join(sorted((*_PLAIN, *_WRITERS)))}"
         )
-    return _WRITERS[op.kind](graph, op)
+    node = _WRITERS[op.kind](graph, op)
+    if op.kind in _REDUCTIONS and (op.kind == "reduce_sum" or opset >= _REDUCTION_AXES_INPUT):
+        attributes = dict(node.attributes)
+        return replace(node, constants={1: np.array(attributes.pop("axes"), np.int64)}, attributes=attributes)
+    return node
 
 
 def _reduction(graph: Graph, op: Op) -> FloatNode:
-    axes, keep = list(op.attributes["axes"]), int(op.attributes["keepdims"])
-    if op.kind == "reduce_sum":
-        return FloatNode("ReduceSum", {"keepdims": keep}, {1: np.array(axes, np.int64)})
-    return FloatNode(_REDUCTIONS[op.kind], {"axes": axes, "keepdims": keep})
+    attributes = {"axes": list(op.attributes["axes"]), "keepdims": int(op.attributes["keepdims"])}
+    return FloatNode(_REDUCTIONS[op.kind], attributes)
 
 
 def _arg(graph: Graph, op: Op) -> FloatNode:
@@ -114,10 +119,38 @@ def _pool(graph: Graph, op: Op) -> FloatNode:
     if op.kind == "global_average_pool":
         return FloatNode("GlobalAveragePool")
     attributes = op.attributes
-    return FloatNode("AveragePool", {
+    window = {
         "kernel_shape": list(attributes["kernel"]), "strides": list(attributes["strides"]),
-        "pads": list(attributes["pads"]), "count_include_pad": int(attributes["count_include_pad"]),
+        "pads": list(attributes["pads"]),
+    }  # fmt: skip
+    if op.kind == "max_pool":
+        return FloatNode("MaxPool", window)
+    return FloatNode("AveragePool", {**window, "count_include_pad": int(attributes["count_include_pad"])})
+
+
+def _conv(graph: Graph, op: Op) -> FloatNode:
+    attributes = op.attributes
+    return FloatNode("Conv", {
+        "kernel_shape": list(graph[op.inputs[1]].shape[2:]), "strides": list(attributes["strides"]),
+        "pads": list(attributes["pads"]), "dilations": list(attributes["dilations"]),
+        "group": int(attributes["groups"]),
     })  # fmt: skip
+
+
+def _pad(graph: Graph, op: Op) -> FloatNode:
+    constants: dict[int, npt.NDArray[Any]] = {1: np.array(op.attributes["pads"], np.int64)}
+    if op.attributes["mode"] == "constant":
+        constants[2] = np.array(op.attributes["value"], np.float32)
+    return FloatNode("Pad", {"mode": op.attributes["mode"]}, constants)
+
+
+def _clip(graph: Graph, op: Op) -> FloatNode:
+    bounds = (np.array(op.attributes[key], np.float32) for key in ("low", "high"))
+    return FloatNode("Clip", {}, dict(enumerate(bounds, 1)))
+
+
+def _gemm(graph: Graph, op: Op) -> FloatNode:
+    return FloatNode("Gemm", {"transB": 1})
 
 
 def _mod(graph: Graph, op: Op) -> FloatNode:
@@ -127,4 +160,5 @@ def _mod(graph: Graph, op: Op) -> FloatNode:
 _WRITERS: dict[str, Callable[[Graph, Op], FloatNode]] = {
     **dict.fromkeys(_REDUCTIONS, _reduction), "arg_max": _arg, "arg_min": _arg, "gelu": _gelu, "resize": _resize,
     "conv_transpose": _conv_transpose, "average_pool": _pool, "global_average_pool": _pool, "mod": _mod,
+    "max_pool": _pool, "conv": _conv, "gemm": _gemm, "pad": _pad, "clip": _clip,
 }  # fmt: skip

@@ -44,6 +44,16 @@ class GraphBuilder:
         return name
 
 
+#: Characters of a value that an error shows.
+_SHOWN = 60
+
+
+def _shown(value: Any) -> str:
+    """A value on one line, cut short: attributes may be whole tensors, whose text has a line per field."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 @dataclass(frozen=True)
 class Node:
     """A node: `attributes` as Python values, inputs by position ('' = absent)."""
@@ -99,21 +109,21 @@ class Node:
         """An attribute that lists integers."""
         value = self.attributes.get(key, default)
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, int) for item in value):
-            self.fail(f"attribute {key!r} must be a list of integers, got {value!r}")
+            self.fail(f"attribute {key!r} must be a list of integers, got {_shown(value)}")
         return tuple(value)
 
     def integer(self, key: str, default: int) -> int:
         """An integer attribute."""
         value = self.attributes.get(key, default)
         if not isinstance(value, int):
-            self.fail(f"attribute {key!r} must be an integer, got {value!r}")
+            self.fail(f"attribute {key!r} must be an integer, got {_shown(value)}")
         return value
 
     def number(self, key: str, default: float) -> float:
         """A float attribute."""
         value = self.attributes.get(key, default)
         if not isinstance(value, (int, float)):
-            self.fail(f"attribute {key!r} must be a number, got {value!r}")
+            self.fail(f"attribute {key!r} must be a number, got {_shown(value)}")
         return float(value)
 
     def text(self, key: str, default: str) -> str:
@@ -122,14 +132,14 @@ class Node:
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
         if not isinstance(value, str):
-            self.fail(f"attribute {key!r} must be a string, got {value!r}")
+            self.fail(f"attribute {key!r} must be a string, got {_shown(value)}")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
         """An attribute that lists strings; empty when absent."""
         value = self.attributes.get(key, ())
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, (bytes, str)) for item in value):
-            self.fail(f"attribute {key!r} must be a list of strings, got {value!r}")
+            self.fail(f"attribute {key!r} must be a list of strings, got {_shown(value)}")
         return tuple(item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in value)
 
     def choice(self, key: str, default: str, known: Sequence[str]) -> str:

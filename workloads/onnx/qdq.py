@@ -89,7 +89,7 @@ class _Fuser:
         if moves and self.tensors[inputs[0]].quantization != target:
             return None
         changes: dict[str, object] = {"activation": activation} if activation != "none" else {}
-        if op.kind in ("average_pool", "global_average_pool"):
+        if op.kind in ("average_pool", "global_average_pool") and target.bits == 8:
             changes["between_reals"] = True
         return replace(op.with_attributes(**changes), inputs=inputs, outputs=(quantized[0],)), quantized
 
@@ -133,7 +133,7 @@ class _Fuser:
         of_x, of_w = x.quantization, weight.quantization
         if of_x is None or of_w is None or of_x.axis is not None or of_w.zero_point or of_w.axis not in (None, 0):
             return None
-        if x.dtype != "int8" or weight.dtype != "int8" or (bias and not _fits(bias[0], of_x, of_w)):
+        if x.dtype not in ("int8", "int16") or weight.dtype != "int8" or (bias and not _fits(bias[0], of_x, of_w)):
             return None
         return tuple(names)
 

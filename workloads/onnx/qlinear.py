@@ -1,6 +1,6 @@
 """QuantizeLinear, DequantizeLinear and the QLinear operators: integers with static scales.
 
-uint8 becomes int8: value and zero point both less 128, which changes no real value.
+uint8 becomes int8: value and zero point both less 128, which changes no real value; uint16 becomes int16 likewise.
 """
 
 from __future__ import annotations
@@ -18,14 +18,19 @@ from workloads.onnx.layers import check_conv, check_depth, kernel_of
 from workloads.onnx.node import Array, Node
 from workloads.onnx.pools import pool_window
 
-#: What an unsigned value loses on its way to int8.
-_UNSIGNED_OFFSET = 128
+#: What an integer loses on its way to a signed type of the same width.
+_OFFSETS = {"int8": 0, "uint8": 128, "int16": 0, "uint16": 1 << 15}
+#: That type.
+_SIGNED = {"int8": "int8", "uint8": "int8", "int16": "int16", "uint16": "int16"}
 
 
-def quantization_at(node: Node, at: int, dtype: str | None = None, axis: int | None = None) -> Quantization:
+def quantization_at(
+    node: Node, at: int, dtype: str | None = None, axis: int | None = None, *, wide: bool = False
+) -> Quantization:
     """The quantization in inputs `at` (scale) and `at` + 1 (zero point, 0 when absent), constants both.
 
-    `dtype` is that of the quantized tensor where the zero point is absent; `axis` that of a scale per slice.
+    `dtype` is that of the quantized tensor where the zero point is absent; `axis` that of a scale per slice; with
+    `wide` it may have 16 bits, which QLinear operators do not.
     """
     scale = node.constant(at, "scale").astype(np.float32)
     if scale.ndim > 1 or not (np.isfinite(scale).all() and (scale > 0).all()) or not scale.size:
@@ -33,18 +38,24 @@ def quantization_at(node: Node, at: int, dtype: str | None = None, axis: int | N
     if scale.size > 1 and axis is None:
         node.fail(f"scale {node.inputs[at]!r} has {scale.size} values, where only one per tensor is supported")
     zero = node.constant(at + 1, "zero point") if node.has(at + 1) else np.zeros(1, dtype or "uint8")
-    if str(zero.dtype) not in ("int8", "uint8", "int32"):
-        node.fail(f"zero points of type {zero.dtype} are not supported, only INT8, UINT8 (and INT32 for biases)")
+    if str(zero.dtype) not in (*_OFFSETS, "int32"):
+        node.fail(
+            f"zero points of type {zero.dtype} are not supported, only INT8, UINT8, INT16, UINT16 and (biases) INT32"
+        )
+    if zero.dtype.itemsize == 2 and not wide:
+        node.fail(f"integers of type {zero.dtype} are supported by QuantizeLinear and DequantizeLinear only")
     if not zero.size or (zero != zero.ravel()[0]).any():
         node.fail(f"zero point {node.inputs[at + 1]!r} differs by channel, which is not supported")
-    offset = _UNSIGNED_OFFSET if zero.dtype == np.uint8 else 0
+    offset = _OFFSETS.get(str(zero.dtype), 0)
     channels = axis if scale.size > 1 else None
-    return Quantization(tuple(float(value) for value in scale.ravel()), int(zero.ravel()[0]) - offset, channels)
+    bits = 16 if zero.dtype.itemsize == 2 else 8
+    return Quantization(tuple(float(value) for value in scale.ravel()), int(zero.ravel()[0]) - offset, channels, bits)
 
 
-def as_int8(values: Array) -> Array:
-    """uint8 less 128 as int8; other integers as they are."""
-    return (values.astype(np.int16) - _UNSIGNED_OFFSET).astype(np.int8) if values.dtype == np.uint8 else values
+def as_signed(values: Array) -> Array:
+    """uint8 less 128 as int8, uint16 less 32768 as int16; other integers as they are."""
+    offset = _OFFSETS.get(str(values.dtype), 0)
+    return (values.astype(np.int64) - offset).astype(_SIGNED[str(values.dtype)]) if offset else values
 
 
 def operand(node: Node, index: int, axis: int | None = None) -> str:
@@ -61,17 +72,17 @@ def integer_tensor(node: Node, tensor: Tensor, quantization: Quantization) -> st
     if tensor.data is not None:
         key = (tensor.name, repr(quantization))
         if key not in builder.derived:
-            if tensor.dtype not in ("int8", "uint8", "int32"):
-                node.fail(f"{tensor.name!r} holds {tensor.dtype}, not integers of 8 (or, for biases, 32) bits")
-            data = as_int8(tensor.data)
+            if tensor.dtype not in (*_OFFSETS, "int32"):
+                node.fail(f"{tensor.name!r} holds {tensor.dtype}, not integers of 8 or 16 (or, for biases, 32) bits")
+            data = as_signed(tensor.data)
             name = node.internal("integers")
             builder.tensors[name] = Tensor(name, data.shape, str(data.dtype), quantization, data)
             builder.derived[key] = name
         return builder.derived[key]
-    if tensor.quantization is None and tensor.dtype in ("int8", "uint8"):
+    if tensor.quantization is None and tensor.dtype in _OFFSETS:
         if any(tensor.name in op.inputs or tensor.name in op.outputs for op in builder.ops):
             node.fail(f"reads {tensor.name!r} as quantized integers, which another node takes or makes as plain ones")
-        builder.tensors[tensor.name] = replace(tensor, dtype="int8", quantization=quantization)
+        builder.tensors[tensor.name] = replace(tensor, dtype=_SIGNED[tensor.dtype], quantization=quantization)
     elif tensor.quantization != quantization:
         found = "no quantization" if tensor.quantization is None else f"scale {tensor.quantization.scale[0]:g}"
         node.fail(f"reads {tensor.name!r} on scale {quantization.scale[0]:g}, but it has {found}")
@@ -82,13 +93,14 @@ def integer_tensor(node: Node, tensor: Tensor, quantization: Quantization) -> st
 
 
 def quantize_linear(node: Node) -> None:
-    """QuantizeLinear to int8 or uint8, one scale per tensor."""
+    """QuantizeLinear to integers of 8 or 16 bits, one scale per tensor."""
     x = node.tensor(0)
     if node.integer("block_size", 0) or (not node.has(2) and node.integer("output_dtype", 2) not in (0, 2)):
         node.fail("block_size and output_dtype are not supported; give the type by the zero point")
     if x.dtype != "float32":
         node.fail(f"its input must be FLOAT, not {x.dtype}")
-    node.emit("quantize", (x.name,), x.shape, dtype="int8", quantization=quantization_at(node, 1, "uint8"))
+    quantization = quantization_at(node, 1, "uint8", wide=True)
+    node.emit("quantize", (x.name,), x.shape, dtype=f"int{quantization.bits}", quantization=quantization)
 
 
 def dequantize_linear(node: Node) -> None:
@@ -97,7 +109,7 @@ def dequantize_linear(node: Node) -> None:
     if node.integer("block_size", 0):
         node.fail("block_size is not supported")
     axis = node.axis(node.integer("axis", 1), len(x.shape)) if node.constant(1, "scale").size > 1 else None
-    quantization = quantization_at(node, 1, x.dtype, axis)
+    quantization = quantization_at(node, 1, x.dtype, axis, wide=True)
     name = integer_tensor(node, x, quantization)
     if x.data is None:
         node.emit("dequantize", (name,), x.shape, dtype="float32")

@@ -1,4 +1,4 @@
-"""TFLite: reading int8 networks into a Graph, state of streaming networks included."""
+"""TFLite: reading int8 and 16x8 networks into a Graph, state of streaming networks included."""
 
 from workloads.tflite.frontend import TfliteFrontend
 from workloads.tflite.reader import State, TfliteModel, read_model, read_streaming

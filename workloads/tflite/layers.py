@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from workloads.tflite.movement import as_rows, reshape_to
 from workloads.tflite.network import TO_NCHW, Array, Call, nchw
 
 _SAME, _VALID = 0, 1
+_INT32 = np.iinfo(np.int32)
 
 
 def _axis_padding(call: Call, size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int, int]:
@@ -69,9 +71,12 @@ def _parameters(call: Call, weights: Array, scales: Array, outputs: int) -> tupl
     names = [network.constant(raw.name or f"weights_{raw.index}", weights, quantization)]
     if call.has(2):
         bias, of_bias = call.values(2, "the bias"), call.raw(2)
-        if bias.dtype != np.int32 or bias.shape != (outputs,):
-            call.fail(f"bias must be int32 of shape [{outputs}], got {bias.dtype} of shape {list(bias.shape)}")
-        names.append(network.constant(of_bias.name or f"bias_{of_bias.index}", bias, None))
+        wanted = "int64" if call.activation_input(0).dtype == "int16" else "int32"
+        if str(bias.dtype) != wanted or bias.shape != (outputs,):
+            call.fail(f"bias must be {wanted} of shape [{outputs}], got {bias.dtype} of shape {list(bias.shape)}")
+        if bias.size and not _INT32.min <= bias.min() <= bias.max() <= _INT32.max:
+            call.fail(f"bias {of_bias.name!r} holds values beyond 32 bits, which are not supported")
+        names.append(network.constant(of_bias.name or f"bias_{of_bias.index}", bias.astype(np.int32), None))
     return tuple(names)
 
 
@@ -141,7 +146,7 @@ def dense(call: Call) -> None:
 
 
 def arithmetic(call: Call) -> None:
-    """ADD and MUL of two int8 tensors; one may be a constant that broadcasts."""
+    """ADD and MUL of two tensors; one may be a constant that broadcasts."""
     kind = call.operator.kind.lower()
     operands = [call.activation_input(0), call.activation_input(1)]
     shapes = [call.raw(0).shape, call.raw(1).shape]
@@ -161,6 +166,11 @@ def arithmetic(call: Call) -> None:
         full = np.broadcast_to(raw, shape)
         data = full.transpose(TO_NCHW) if len(shape) == 4 else full
         names.append(call.network.constant(f"{operand.name}.broadcast", data, operand.quantization))
+    scales = [call.network.quantization_of(raw).scale[0] for raw in (call.raw(0), call.raw(1), call.raw_output())]
+    # the kernels shift instead of multiplying when the flag is set and all scales are powers of two
+    powers = all(math.frexp(scale)[0] == 0.5 for scale in scales)
+    if kind == "add" and operands[0].dtype == "int16" and call.option("PotScaleInt16") and powers:
+        call.fail("adds int16 by shifts (pot_scale_int16), which is not supported; only by multipliers")
     if kind == "add":
         call.emit(kind, tuple(names), {"activation": call.activation()}, shape)
     else:
@@ -235,9 +245,10 @@ def unary(kind: str, **attributes: Any) -> Callable[[Call], None]:
 
 
 def quantize(call: Call) -> None:
-    """QUANTIZE between integer types (int8 to int8 or uint8); at the network's input it is the host's work."""
+    """QUANTIZE between integer types; at the network's input it is the host's work."""
     x = call.activation_input(0)
     dtype = call.network.dtype_of(call.raw_output())
-    if dtype not in ("int8", "uint8"):
-        call.fail(f"from int8 to {dtype} is not supported; supported: int8, uint8")
+    known = ("int8", "uint8", "int16") if x.dtype == "int8" else ("int8", "int16")
+    if dtype not in known:
+        call.fail(f"from {x.dtype} to {dtype} is not supported; supported: {', '.join(known)}")
     call.emit("requantize", (x.name,), {"activation": "none"}, call.raw(0).shape, dtype=dtype)

@@ -28,6 +28,11 @@ MAX_EXTENT = 1 << 24
 
 TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 _DTYPES = {"INT8": "int8", "UINT8": "uint8", "INT16": "int16", "INT32": "int32"}
+#: Operators whose rule on int16 is known (`dse.ir.reference_int16`).
+_INT16_OPS = (
+    "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MUL", "AVERAGE_POOL_2D", "MAX_POOL_2D", "MEAN",
+    "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "CONCATENATION", "PAD", "PADV2", "STRIDED_SLICE", "QUANTIZE",
+)  # fmt: skip
 _ACTIVATIONS = {0: "none", 1: "relu", 3: "relu6"}
 _ACTIVATION_NAMES = {2: "RELU_N1_TO_1", 4: "TANH", 5: "SIGN_BIT"}
 
@@ -128,7 +133,10 @@ class Network:
                 f"{self.source}: tensor {raw.name!r} needs one positive quantization scale, it has "
                 f"{len(raw.scale) if len(raw.scale) != 1 else raw.scale[0]}"
             )
-        return Quantization(raw.scale, raw.zero_point[0])
+        bits = 16 if raw.dtype == "INT16" else 8
+        if bits == 16 and raw.zero_point[0]:
+            raise ModelError(f"{self.source}: tensor {raw.name!r} is INT16 and must have the zero point 0")
+        return Quantization(raw.scale, raw.zero_point[0], None, bits)
 
 
 @dataclass(frozen=True)
@@ -179,7 +187,7 @@ class Call:
         return tuple(int(value) for value in values.ravel())
 
     def activation_input(self, position: int) -> Tensor:
-        """Input `position` as a Graph tensor of int8: produced before, an input, or a constant."""
+        """Input `position` as a Graph tensor of int8 or int16: produced before, an input, or a constant."""
         raw, network = self.raw(position), self.network
         if raw.index not in network.names:
             if raw.data is None:
@@ -189,8 +197,9 @@ class Call:
             name = network.constant(raw.name or f"tensor_{raw.index}", data, network.quantization_of(raw))
             network.names[raw.index] = name
         tensor = network.tensors[network.names[raw.index]]
-        if tensor.dtype != "int8":
-            self.fail(f"input {raw.name!r} has the type {tensor.dtype}, only int8 is supported here")
+        known = ("int8", "int16") if self.operator.kind in _INT16_OPS else ("int8",)
+        if tensor.dtype not in known:
+            self.fail(f"input {raw.name!r} has the type {tensor.dtype}, only {' and '.join(known)} is supported here")
         return tensor
 
     def activation(self) -> str:
@@ -217,17 +226,19 @@ class Call:
         shape: tuple[int, ...],
         *,
         position: int = 0,
-        dtype: str = "int8",
+        dtype: str | None = None,
     ) -> str:
-        """Append the op that produces output `position`, whose shape (file order) must come out as `shape`."""
+        """Append the op that produces output `position`, whose shape (file order) must come out as `shape`; its type
+        is that of the first input unless given."""
         raw = self.raw_output(position)
         if raw.shape != shape:
             self.fail(f"its output {raw.name!r} is declared as {list(raw.shape)}, but comes out as {list(shape)}")
         if raw.index in self.network.names or raw.data is not None:
             self.fail(f"writes tensor {raw.name!r}, which has values already")
         output = self.network.declare(raw)
-        if self.network.tensors[output].dtype != dtype:
-            self.fail(f"its output {raw.name!r} has the type {raw.dtype}, only {dtype.upper()} is supported here")
+        wanted = self.network.tensors[inputs[0]].dtype if dtype is None else dtype
+        if self.network.tensors[output].dtype != wanted:
+            self.fail(f"its output {raw.name!r} has the type {raw.dtype}, only {wanted.upper()} is supported here")
         self._append(kind, inputs, output, attributes)
         return output
 
@@ -245,7 +256,9 @@ class Call:
         """Append an op whose result (Graph order) still takes another op to become the file's output."""
         raw = self.raw_output()
         name = self.network.unique(f"{raw.name or f'tensor_{raw.index}'}.{kind}")
-        self.network.tensors[name] = Tensor(name, shape, "int8", self.network.quantization_of(raw))
+        self.network.tensors[name] = Tensor(
+            name, shape, self.network.tensors[inputs[0]].dtype, self.network.quantization_of(raw)
+        )
         self._append(kind, inputs, name, attributes)
         return name
 

@@ -1,4 +1,4 @@
-"""Reading an int8 TFLite file, untrusted, into a normalised Graph."""
+"""Reading an int8 or 16x8 TFLite file, untrusted, into a normalised Graph."""
 
 from __future__ import annotations
 
@@ -137,8 +137,10 @@ def _declare_input(network: Network, index: int, fed: Mapping[int, RawOperator])
     if not raw.shape:
         raise ModelError(f"{network.source}: input {raw.name!r} is a scalar; it needs at least one dimension")
     name = network.declare(raw)
-    if network.tensors[name].dtype != "int8":
-        raise ModelError(f"{network.source}: input {name!r} has the type {raw.dtype}, only INT8 is supported")
+    if network.tensors[name].dtype not in ("int8", "int16"):
+        raise ModelError(
+            f"{network.source}: input {name!r} has the type {raw.dtype}, only INT8 and INT16 are supported"
+        )
     return name
 
 

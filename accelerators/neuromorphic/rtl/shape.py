@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from accelerators.neuromorphic.hardware import NeuromorphicHardware
 from accelerators.neuromorphic.semantics import MIN_DELAY
 from accelerators.neuromorphic.tables import OUTSIDE, CoreTables, FieldWidths, Layout
 from dse.core.errors import Violation
+
+#: Bits of the count of steps that a neuron of a design still holds still.
+REFRACTORY_BITS = 6
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,59 @@ def rtl_violations(cores: Sequence[CoreTables]) -> list[Violation]:
     """What of the tables the RTL does not hold: it keeps events for the next step only, and payloads of 1."""
     longest = max((int(delay) for core in cores for delay in core.fanout_delay), default=MIN_DELAY)
     return [Violation("delay of a spike on the RTL", longest, MIN_DELAY, "steps")] if longest > MIN_DELAY else []
+
+
+def hardware_shape(hw: NeuromorphicHardware, outputs: int) -> CoreShape:
+    """The core of a design, whatever it will hold: its memories are as deep as the design's parameters say.
+
+    Parameters
+    ----------
+    outputs
+        Packets to the outside that a network can tell apart: they share the axon field.
+    """
+    neurons = -(-hw.neurons_per_core // hw.lanes) * hw.lanes
+    row = bits_of(neurons // hw.lanes - 1)
+    words = max(1, hw.synapse_bits // (hw.lanes * (hw.weight_bits + row)))
+    widths = FieldWidths(
+        weight=hw.weight_bits,
+        state=hw.state_bits,
+        row=row,
+        synapse_address=bits_of(words),
+        words=bits_of(neurons // hw.lanes),
+        profile=bits_of(hw.profiles - 1),
+        refractory=REFRACTORY_BITS,
+        core=bits_of(hw.cores),
+        axon=bits_of(max(hw.axons_in, outputs) - 1),
+        delay=1,
+    )
+    return CoreShape(
+        neurons, hw.lanes, "sparse", hw.axons_in, words, hw.axons_out, hw.profiles, hw.charge_bits, hw.fraction_bits,
+        widths,
+    )  # fmt: skip
+
+
+def capacity_violations(cores: Sequence[CoreTables], shape: CoreShape) -> list[Violation]:
+    """Which memories of a core are too small for one of the tables, at the worst."""
+    needs = {
+        "neurons of an emitted core": (lambda t: t.neurons, shape.neurons),
+        "axons of an emitted core": (lambda t: t.axons, shape.axons),
+        "synapse words of an emitted core": (lambda t: len(t.synapse_weight), shape.synapse_words),
+        "packets of an emitted core": (lambda t: len(t.fanout_core), shape.packets),
+        "profiles of an emitted core": (lambda t: len(t.profiles), shape.profiles),
+        "steps a neuron holds still": (_longest_wait, (1 << shape.widths.refractory) - 1),
+    }  # fmt: skip
+    found = []
+    for name, (amount, bound) in needs.items():
+        worst = max((amount(tables) for tables in cores), default=0)
+        if worst > bound:
+            hint = "lanes pad a word whose neurons they do not share" if name.startswith("synapse") else ""
+            found.append(Violation(name, worst, bound, "", hint))
+    return found
+
+
+def _longest_wait(tables: CoreTables) -> int:
+    waits = [profile.refractory for profile in tables.profiles]
+    return max([*waits, int(tables.initial_waiting.max(initial=0))])
 
 
 def shape_of(cores: Sequence[CoreTables], state_bits: int, weight_bits: int, fraction_bits: int) -> CoreShape:

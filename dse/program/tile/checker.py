@@ -1,4 +1,4 @@
-"""Proves a step safe before it runs: bounds, semaphores, deadlock, data races, accumulator bank conflicts.
+"""Proves a step safe before it runs: bounds, semaphores, deadlock, data races, conflicts at the ports of banks.
 
 Each semaphore has one producing and one consuming engine, so what a task waits for is known statically and the
 order that all executions share is a partial order. A vector clock per task holds, for each engine, how many of its
@@ -36,6 +36,13 @@ _PAIRS: tuple[tuple[MemoryId | None, tuple[str, str]], ...] = (
     (MemoryId.STATE, ("load", "store")),
     (MemoryId.TABLE, ("load", "vector")),
     (None, ("load", "store")),
+)
+
+#: Pairs that meet at a port: a half of the accumulators serves one engine at a time, a half of the activation
+#: scratchpad takes the writes of one engine at a time.
+_SHARED_BANKS = (
+    (MemoryId.ACCUMULATOR, ("matmul", "vector")),
+    (MemoryId.ACTIVATION, ("load", "vector")),
 )
 
 
@@ -262,12 +269,13 @@ def _races(step: TileStep, machine: Machine, queues: Mapping[str, Expanded], clo
     problems = []
     words = ActivationWords(machine)
     for memory, (one, other) in _PAIRS:
+        banked = (memory, (one, other)) in _SHARED_BANKS
         sides = [
-            _intervals(step.queues[engine], queues[engine], addresses[engine], memory, machine)
+            _intervals(step.queues[engine], queues[engine], addresses[engine], memory, machine, banked=banked)
             for engine in (one, other)
         ]
         for a, b in _conflicts(sides[0], sides[1], split[one], split[other], ENGINES.index(one), ENGINES.index(other)):
-            if memory is MemoryId.ACTIVATION:
+            if memory is MemoryId.ACTIVATION and not banked:
                 pair = [
                     (step.queues[engine][int(queues[engine].descriptor[side.task[row]])], int(side.low[row]))
                     for engine, side, row in ((one, sides[0], a), (other, sides[1], b))
@@ -280,7 +288,7 @@ def _races(step: TileStep, machine: Machine, queues: Mapping[str, Expanded], clo
             ]
             low = max(int(sides[0].low[a]), int(sides[1].low[b]))
             high = min(int(sides[0].high[a]), int(sides[1].high[b])) - 1
-            what = "may use one bank at once" if memory is MemoryId.ACCUMULATOR else "are not ordered"
+            what = "may use one bank at once" if banked else "are not ordered"
             problems.append(f"{names[0]} and {names[1]} {what}: {place(memory)} {unit(memory)} {low} to {high}")
             break
     return problems
@@ -292,6 +300,8 @@ def _intervals(
     addresses: tuple[dict[str, IntArray], ...],
     memory: MemoryId | None,
     machine: Machine,
+    *,
+    banked: bool,
 ) -> _Intervals:
     tasks, lows, highs, writes = ([np.zeros(0, np.int64)] for _ in range(4))
     order = np.argsort(expanded.descriptor, kind="stable")
@@ -306,8 +316,8 @@ def _intervals(
             highs.append(base + access.extent)
             writes.append(np.full(len(base), access.writes, np.int64))
     task, low, high, write = (np.concatenate(column) for column in (tasks, lows, highs, writes))
-    if memory is MemoryId.ACCUMULATOR:
-        # a bank serves one engine at a time: whoever touches a word holds its whole half
+    if banked and memory is not None:
+        # whoever touches a word holds its whole half
         half = machine.half(memory)
         low, high = low // half * half, -(-high // half) * half
     by_task = np.argsort(task, kind="stable")

@@ -28,7 +28,14 @@ ByteArray = npt.NDArray[np.uint8]
 _RESHUFFLE = 0.15
 
 
-def run_step(step: TileStep, machine: Machine, memory: ByteArray, *, order_seed: int | None = None) -> None:
+def run_step(
+    step: TileStep,
+    machine: Machine,
+    memory: ByteArray,
+    *,
+    order_seed: int | None = None,
+    pads: Scratchpads | None = None,
+) -> None:
     """Execute one step.
 
     Parameters
@@ -39,6 +46,8 @@ def run_step(step: TileStep, machine: Machine, memory: ByteArray, *, order_seed:
         External memory, changed in place.
     order_seed
         Seed of a random legal order and of the scratchpads' first contents; None: engines take turns, zeros.
+    pads
+        Scratchpads as the step before has left them; None: as power-up leaves them.
 
     Raises
     ------
@@ -48,7 +57,7 @@ def run_step(step: TileStep, machine: Machine, memory: ByteArray, *, order_seed:
     if memory.dtype != np.uint8 or memory.ndim != 1 or not memory.flags.c_contiguous or not memory.flags.writeable:
         raise TileProgramError(f"memory must be a contiguous, writable row of uint8, not {memory.dtype} {memory.shape}")
     rng = None if order_seed is None else np.random.default_rng(order_seed)
-    pads = Scratchpads.fresh(machine, rng)
+    pads = Scratchpads.fresh(machine, rng) if pads is None else pads
     queues = [_Queue.of(engine, step, machine, pads, memory) for engine in ENGINES]
     counts = [0] * SEMAPHORES
     try:
@@ -69,16 +78,19 @@ def run_program(
 ) -> None:
     """Execute all steps in order; `host` does the host operations on the same memory.
 
+    Scratchpads keep their contents from step to step, as they do in the hardware.
+
     Raises
     ------
     TileProgramError: as `run_step`; or a memory of another size than the program's.
     """
     if memory.shape != (program.memory_bytes,):
         raise TileProgramError(f"the program needs {program.memory_bytes} bytes of memory, got shape {memory.shape}")
+    pads = Scratchpads.fresh(program.machine, None if order_seed is None else np.random.default_rng(order_seed))
     for number, step in enumerate(program.steps):
         if isinstance(step, TileStep):
             seed = None if order_seed is None else order_seed + number
-            run_step(step, program.machine, memory, order_seed=seed)
+            run_step(step, program.machine, memory, order_seed=seed, pads=pads)
         else:
             host(step, memory)
 

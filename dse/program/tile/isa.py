@@ -38,7 +38,8 @@ FORWARD VECTOR without `add`, back into the activation scratchpad, where a MATMU
         n < n_blocks, y < height, x < width the row acc[acc + (n*height + y)*width + x] becomes the bytes
         [n*columns, (n+1)*columns) of the words that begin at ACT[out + y*out_stride_y + x*out_stride_x]: lane j goes
         to byte (n*columns + j) % rows of word (n*columns + j) // rows behind it. The group of `vector_lanes` channels
-        that is written in a cycle must lie in one word: vector_lanes divides rows.
+        that is written in a cycle must lie in one word: vector_lanes divides rows. Each half of the activation
+        scratchpad has one write port: nothing in the vector queue may write into a half that a LOAD may be filling.
 SYNC    waits and signals only.     LOOP see above.     HALT ends a queue.
 
 A channel's parameters are 9 bytes: int32 bias, uint32 multiplier, int8 shift (little endian).

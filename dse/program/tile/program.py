@@ -100,7 +100,7 @@ class TileStep:
 
 @dataclass(frozen=True)
 class HostStep:
-    """An operation left to the host: op name, kind and the bytes it reads and writes in memory."""
+    """An operation left to the host: op name, kind, the bytes it reads and writes in memory, and why it is there."""
 
     name: str
     op: str
@@ -108,6 +108,7 @@ class HostStep:
     read_bytes: int
     write_bytes: int
     layer: int
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def transfers(
             if tile is None:
                 continue
             new = tile
-            if not compute and times and time[-1] > 0:
+            if not compute and times and time[-1] > 0 and arch.levels[child].window_reuse:
                 before = _tile(problem, access, times + spaces, (*time[:-1], time[-1] - 1, *space), full)
                 assert before is not None
                 new = tile - before

@@ -11,10 +11,11 @@ import yaml
 from spiking_networks import random_drive, random_mapping, random_network
 
 from accelerators.neuromorphic import NeuromorphicAccelerator
+from accelerators.neuromorphic.blocks import block_mapping
 from accelerators.neuromorphic.build import Precision, build_network
 from accelerators.neuromorphic.cost import cost_of
 from accelerators.neuromorphic.hardware import NeuromorphicHardware
-from accelerators.neuromorphic.mapping import block_mapping, fitting_mapping, message_table
+from accelerators.neuromorphic.mapping import fitting_mapping, message_table
 from accelerators.neuromorphic.network import CLASSES
 from accelerators.neuromorphic.prices import EVENTS, area_um2, price_table, prices_of
 from accelerators.neuromorphic.simulate import compile_network, run_network
