@@ -3,8 +3,8 @@
 Order inside a stripe: every layer runs over blocks (outer) and rows (inner). Accumulators, weights in transit, output
 and residual alternate between halves of their memories over all tiles of the group; activation regions do not, the
 order of the matmul engine keeps them apart. The input of the next stripe comes when the last result of this one is
-forwarded: the scratchpad has one write port a half. What a layer waits for is as little as its inputs need: a depthwise layer
-for the block it reads, a 1 x 1 layer for the rows it reads, any other for the whole layer before it.
+forwarded: the scratchpad has one write port a half. What a layer waits for is as little as its inputs need: a
+depthwise layer for the block it reads, a 1 x 1 layer for the rows it reads, any other for the whole layer before it.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class ElementLane(wiring.Component):
         operand = In(signed(OPERAND_BITS))
         super().__init__(
             {
-                **{name: operand for name in ("a", "b", "old")},
+                **dict.fromkeys(("a", "b", "old"), operand),
                 **{name: In(1) for name in ("begins", "windows", "largest")},
                 "function": In(3),
                 "zero_a": In(signed(17)),
@@ -206,8 +206,7 @@ class ElementLane(wiring.Component):
         sticky = register(m, sticky | dropped, "sticky_2")
         floor, half = shifted >> 1, shifted[0]
         up = half & (
-            (self.rounding == Rounding.HALF_UP)
-            | ((self.rounding == Rounding.HALF_EVEN) & (sticky | floor[0]))
+            (self.rounding == Rounding.HALF_UP) | ((self.rounding == Rounding.HALF_EVEN) & (sticky | floor[0]))
         )
         narrow = Signal(signed(RESULT_BITS), reset_less=True)
         top = floor[RESULT_BITS - 1 :]

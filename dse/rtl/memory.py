@@ -118,7 +118,7 @@ class BankedScratchpad(wiring.Component):
         enable: Value = Const(0, len(shared.en))
         address: Value = Const(0, ADDRESS_BITS)
         data: Value = Const(0, self.width)
-        for name, port in reversed(ports.items()):
+        for name, port in reversed(list(ports.items())):
             mine = Signal(len(port.en), name=f"{name}_{bank}")
             m.d.comb += mine.eq(Mux((port.addr >= self.half) == index, port.en, 0))
             here = mine.any()

@@ -71,7 +71,12 @@ def test_sparse_weights_take_half_the_array_time_and_fewer_bytes() -> None:
             data[:, 0::4] = data[:, 1::4] = 0
             tensors[tensor.name] = replace(tensor, data=data)
     pruned = replace(network, tensors=tensors)
-    changes = {"constant_bytes_per_cycle": 16.0, "clock_mhz": 500.0, "descriptors": 4096, "weights_decoded_per_cycle": 64}
+    changes = {
+        "constant_bytes_per_cycle": 16.0,
+        "clock_mhz": 500.0,
+        "descriptors": 4096,
+        "weights_decoded_per_cycle": 64,
+    }
     plain = compiled(pruned, "ethos_u85_256", sparsity="none", **changes).estimate()
     sparse = compiled(pruned, "ethos_u85_256", **changes).estimate()
     assert sparse.cycles < 0.85 * plain.cycles

@@ -73,7 +73,7 @@ def test_limits_from_parts_are_those_of_the_mapping(sharing: bool) -> None:
                 "synapse_kib": float(rng.choice([0.05, 0.3, 1.0])),
                 "fan_out": int(rng.integers(1, 6)),
                 "profiles": int(rng.integers(4, 20)),
-            }  # fmt: skip
+            }
         )
         compiled = compile_network(network)
         activity = run_network(compiled, random_drive(rng, network, 1), 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_placing_by_traffic_saves_hops() -> None:
 def test_a_hilbert_curve_visits_every_place_once_step_by_step(side: int) -> None:
     places = sorted((hilbert_index(side, x, y), x, y) for x in range(side) for y in range(side))
     assert [index for index, _, _ in places] == list(range(side * side))
-    for (_, x, y), (_, other_x, other_y) in zip(places, places[1:], strict=False):
+    for (_, x, y), (_, other_x, other_y) in itertools.pairwise(places):
         assert abs(x - other_x) + abs(y - other_y) == 1
 
 
@@ -144,7 +145,7 @@ def test_decisions_choose_the_mapping() -> None:
     # one network, simulated once
     assert len({id(item.compiled) for item in executables.values()}) == 1
     assert "ends" in executables["order"].estimate().layers[0].mapping
-    with pytest.raises(UsageError, match="decisions.placement: 'diagonal' is not possible"):
+    with pytest.raises(UsageError, match=r"decisions\.placement: 'diagonal' is not possible"):
         FAMILY.lower(graph, hw, Decisions({"placement": "diagonal"}))
-    with pytest.raises(UsageError, match="decisions.mapping_moves: 1.5 is not a whole number"):
+    with pytest.raises(UsageError, match=r"decisions\.mapping_moves: 1\.5 is not a whole number"):
         FAMILY.lower(graph, hw, Decisions({"mapping_moves": 1.5}))
