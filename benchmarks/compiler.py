@@ -1,9 +1,10 @@
 """The compiler on whole networks: speed, bits against onnxruntime, fusion on against off.
 
-    python benchmarks/compiler.py [speed] [fusion] [bits [NETWORK...]]
+    python benchmarks/compiler.py [speed] [fusion] [prefetch] [bits] [NETWORK...]
 
 `speed`: CPU seconds of compiling ResNet-50 and of simulating it at levels A and C. `fusion`: cycles and memory traffic
-of every network of the zoo without and with `fuse_layers: auto`, simulated at level C. `bits`: the compiled program,
+of every network of the zoo without and with `fuse_layers: auto`, simulated at level C; `prefetch`: the same without and
+with `prefetch: auto`. `bits`: the compiled program,
 executed by the interpreter, against onnxruntime on the exported integer network, on three sizes of hardware.
 Figures depend on the machine; only equality of bits and of levels A and C is asserted.
 """
@@ -28,6 +29,8 @@ from workloads.zoo.table import networks
 
 FAMILY = SystolicAccelerator()
 FUSED = Decisions({"fuse_layers": "auto"})
+PREFETCHED = Decisions({"prefetch": "auto"})
+BOTH = Decisions({"fuse_layers": "auto", "prefetch": "auto"})
 
 #: Whole networks whose bits are compared.
 NETWORKS = (
@@ -72,7 +75,7 @@ def speed() -> None:
     """Compile, level A and level C of ResNet-50 on the Gemmini-like preset."""
     hw = SystolicHardware.model_validate(FAMILY.presets()["gemmini_16x16"])
     graph = prepare(ZooFrontend().load("resnet50", Path(), {}))
-    for name, decisions in (("as is", Decisions()), ("fuse_layers: auto", FUSED)):
+    for name, decisions in (("as is", Decisions()), ("fuse_layers: auto", FUSED), ("prefetch: auto", PREFETCHED)):
         begin = time.process_time()
         program = FAMILY.lower(graph, hw, decisions)
         compiled = time.process_time() - begin
@@ -85,8 +88,8 @@ def speed() -> None:
         )
 
 
-def fusion(names: Sequence[str]) -> None:
-    """Cycles at level C and memory traffic, fusion off against auto, 256 KiB of activations."""
+def compared(names: Sequence[str], changed: Decisions) -> None:
+    """Cycles at level C and memory traffic, a decision off against auto, 256 KiB of activations."""
     base = SystolicHardware.model_validate(FAMILY.presets()["gemmini_16x16"])
     hw = base.model_copy(
         update={"activation_kib": 256, "parameter_channels": 4096, "descriptors": 2048, "clock_mhz": 400}
@@ -95,7 +98,7 @@ def fusion(names: Sequence[str]) -> None:
         try:
             graph = prepare(ZooFrontend().load(name, Path(), {}))
             found = []
-            for decisions in (Decisions(), FUSED):
+            for decisions in (Decisions(), changed):
                 program = FAMILY.lower(graph, hw, decisions)
                 view = program.task_graph()
                 timeline = simulate_c(view)
@@ -127,7 +130,7 @@ def bits(names: Sequence[str], images: int = 1) -> None:
         source = network.inputs[0]
         rng = np.random.default_rng(7)
         for size, hw in SIZES.items():
-            for label, decisions in (("off", Decisions()), ("auto", FUSED)):
+            for label, decisions in (("off", Decisions()), ("auto", BOTH)):
                 program = FAMILY.lower(network, hw, decisions)
                 begin = time.process_time()
                 differ = total = 0
@@ -147,12 +150,15 @@ def bits(names: Sequence[str], images: int = 1) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Run the parts named on the command line; all without any."""
-    parts = [item for item in arguments if item in ("speed", "fusion", "bits")] or ["speed", "fusion", "bits"]
-    chosen = [item for item in arguments if item not in ("speed", "fusion", "bits")]
+    known = ("speed", "fusion", "prefetch", "bits")
+    parts = [item for item in arguments if item in known] or list(known)
+    chosen = [item for item in arguments if item not in known]
     if "speed" in parts:
         speed()
     if "fusion" in parts:
-        fusion(chosen or tuple(networks()))
+        compared(chosen or tuple(networks()), FUSED)
+    if "prefetch" in parts:
+        compared(chosen or tuple(networks()), PREFETCHED)
     if "bits" in parts:
         bits(chosen or NETWORKS)
 

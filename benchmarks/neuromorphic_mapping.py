@@ -101,8 +101,7 @@ def fixed_chip(hw: NeuromorphicHardware, name: str, hand: tuple[int, ...] | None
     rows: list[tuple[str, BlockPlan]] = [("layer blocks, fewest cores", start)]
     if hand is not None:
         rows.append(("layer blocks, by hand", BlockPlan(hand, ("channel",) * len(hand))))
-    for spread in (2.0, 4.0, 8.0):
-        rows.append((f"layer blocks, spread {spread:g}", fitting_plan(network, compiled, hw, "channel", spread)))
+    rows.append(("layer blocks, all cores", fitting_plan(network, compiled, hw, "channel", 8.0)))
     edps = {}
     for label, plan in rows:
         cost = judge(recoster, plan)

@@ -99,7 +99,11 @@ def _initializer(model: onnx.ModelProto, rng: random.Random) -> None:
         return
     tensor = rng.choice(model.graph.initializer)
     if tensor.data_type == onnx.TensorProto.INT64 and rng.random() < 0.7:
-        values = numpy_helper.to_array(tensor).copy()
+        try:
+            values = numpy_helper.to_array(tensor).copy()
+        except ValueError:
+            # its type or its shape was damaged before
+            return
         if values.size:
             values.ravel()[rng.randrange(values.size)] = rng.choice(SIZES)
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))

@@ -73,13 +73,19 @@ class MapLayer:
 
     def compulsory_bytes(self, weight_bits: int) -> int:
         """Bytes any schedule must move: each operand that some window reads and the result once."""
-        rows = min(self.height, self.out_height * self.kernel[0])
-        columns = min(self.width, self.out_width * self.kernel[1])
+        rows = _touched(self.height, self.out_height, self.kernel[0], self.strides[0], self.top)
+        columns = _touched(self.width, self.out_width, self.kernel[1], self.strides[1], self.left)
         read = sum(
             self.batch * channels * (1 if single else rows * columns)
             for channels, single in zip(self.channels, self.broadcast, strict=True)
         )
         return read + self.elements
+
+
+def _touched(size: int, outputs: int, kernel: int, stride: int, before: int) -> int:
+    """Rows (or columns) of an input of `size` that some window covers, `before` of padding in front."""
+    covered = {out * stride + tap - before for out in range(outputs) for tap in range(kernel)}
+    return len(covered & set(range(size)))
 
 
 def map_layer(graph: Graph, op: Op, source: Mapping[str, str], machine: Machine) -> MapLayer | str:

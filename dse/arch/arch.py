@@ -67,6 +67,10 @@ class MemoryLevel(_Model):
         default=True, description="a sliding tile fetches only the words that the tile before it did not hold"
     )
 
+    def __hash__(self) -> int:
+        # equal levels have equal sizes; `partitions` itself is a mapping and has no hash
+        return hash((self.name, self.instances, self.capacity_bytes, self.word_bits, *sorted(self.partitions.items())))
+
     @model_validator(mode="after")
     def _partitions_held(self) -> MemoryLevel:
         if self.partitions and (self.shared or self.capacity_bytes is None):

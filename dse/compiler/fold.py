@@ -147,7 +147,9 @@ def _as_bias(graph: Graph, constant: str, layer_output: str) -> npt.NDArray[np.f
     aligned = (1,) * (len(shape) - data.ndim) + data.shape
     if any(size != 1 for axis, size in enumerate(aligned) if axis != 1):
         return None
-    return np.broadcast_to(data.reshape(aligned[1]), (shape[1],)).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        # as in `_affine`: signalling NaNs
+        return np.broadcast_to(data.reshape(aligned[1]), (shape[1],)).astype(np.float64)
 
 
 #: A tensor, and what it becomes per channel: y = x * factor + offset.

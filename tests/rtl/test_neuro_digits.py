@@ -112,7 +112,7 @@ def test_what_the_emitted_mesh_lacks_is_named(digits: tuple[NeuromorphicAccelera
     family, graph = digits
     wanted = {
         "payload_bits": ({"payload_bits": 8, "charge_bits": 24}, "payload_bits: 8 bits against a bound of 1 bits"),
-        "tiles": ({"cores_per_tile": 2}, "cores_per_tile: 2 against a bound of 1"),
+        "tiles": ({"cores_per_tile": 2}, "cores_per_tile: 2  against a bound of 1"),
         "async": ({"synchronization": "asynchronous"}, "asynchronous steps"),
         "sharing": ({"weight_sharing": True}, "weight_sharing"),
         "queue": ({"link_buffer": 1}, "link_buffer below 2"),

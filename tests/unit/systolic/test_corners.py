@@ -231,10 +231,6 @@ def test_what_has_no_lowering_is_named() -> None:
     y = net._op("conv", (x, "w"), (1, 3, 4), net.quantization(x), attributes)
     with pytest.raises(ModelError, match=re.escape("'conv0' reads a tensor of shape [1, 4, 5]")):
         lowered(net.graph(y))
-    net = draw()
-    a, b = net.input((3, 4)), net.input((4, 5))
-    with pytest.raises(ModelError, match=r"'matmul0' \(matmul\) runs neither"):
-        lowered(net.graph(net._op("matmul", (a, b), (3, 5), net.quantization(a), {})))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +242,7 @@ def test_what_has_no_lowering_is_named() -> None:
         ({"weight_kib": 0.0625}, "weight_kib"),
         ({"activation_kib": 0.0625}, "activation_kib"),
         ({"parameter_channels": 4}, "parameter_channels"),
-        ({"descriptors": 8}, "descriptors"),
+        ({"descriptors": 4}, "descriptors"),
     ],
 )
 def test_designs_that_cannot_run_a_network_name_the_limit(changes: dict[str, object], limit: str) -> None:
