@@ -1,14 +1,15 @@
 """Which layers to fuse: chains are cut so that, by level A, the network moves least and is not slower.
 
 Single layers and fused groups are compiled as they would be in the program and simulated by level A; both give exact
-cycles, since a step runs from start to done. Among all cuttings of the chains one is taken that minimises
-cycles + weight * bytes, with the largest weight of a fixed ladder at which the network takes no more cycles than
-without fusion. So traffic falls as far as it can without a price in time.
+cycles, since a step runs from start to done. Every chain is cut for the least cycles + weight * bytes, with the weights
+of a fixed ladder; of these cuttings one per chain is taken, so that the network moves little and takes no more cycles
+than without fusion. Chains that fusion makes faster pay for those that move less in more cycles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from accelerators.systolic.fusion import FusedGroup, GroupPlan, plan_group
@@ -47,14 +48,15 @@ def fuse(graph: Graph, parts: Partition, machine: Machine, tiling: Callable[[Lay
     """
     chains = _chains(graph, parts)
     options = [_options(chain, machine, tiling) for chain in chains]
-    separate = sum(_cut(chain, option, machine, tiling, None)[1] for chain, option in zip(chains, options, strict=True))
-    chosen: list[list[Work]] = [list(chain) for chain in chains]
-    for weight in _WEIGHTS:
-        cuts = [_cut(chain, option, machine, tiling, weight) for chain, option in zip(chains, options, strict=True)]
-        if sum(cycles for _, cycles in cuts) <= separate:
-            chosen = [items for items, _ in cuts]
-            break
-    replaced: dict[str, list[Work]] = {chain[0].output: items for chain, items in zip(chains, chosen, strict=True)}
+    chosen = within_budget(
+        [
+            [_cut(chain, option, machine, tiling, weight) for weight in (None, *_WEIGHTS)]
+            for chain, option in zip(chains, options, strict=True)
+        ]
+    )
+    replaced: dict[str, list[Work]] = {
+        chain[0].output: list(cut.items) for chain, cut in zip(chains, chosen, strict=True)
+    }
     members = {layer.output for chain in chains for layer in chain[1:]}
     result: list[Work] = []
     for item in parts.work:
@@ -147,15 +149,47 @@ def _group_price(plan: GroupPlan, machine: Machine) -> Price | None:
     return step_price(GroupEmitter(plan, machine, image, 0).emit(), machine)
 
 
+@dataclass(frozen=True)
+class Cutting:
+    """A chain, or its beginning, cut into work items; `cost` is cycles + weight * bytes."""
+
+    cost: float
+    cycles: int
+    bytes: int
+    items: tuple[Work, ...]
+
+
+def within_budget(cuttings: Sequence[Sequence[Cutting]]) -> list[Cutting]:
+    """One cutting per chain, of those given, the first of which is without fusion: least bytes for no more cycles.
+
+    Starts from the fastest of every chain; then, again and again, takes the step of one chain that saves most bytes
+    per cycle and still fits the cycles that are left. A knapsack by its greedy rule: near the least, not proven least.
+    """
+    budget = sum(options[0].cycles for options in cuttings)
+    chosen = [min(options, key=lambda cut: (cut.cycles, cut.bytes)) for options in cuttings]
+    while True:
+        left = budget - sum(cut.cycles for cut in chosen)
+        steps = [
+            ((now.bytes - cut.bytes) / (cut.cycles - now.cycles or 1), index, cut)
+            for index, (now, options) in enumerate(zip(chosen, cuttings, strict=True))
+            for cut in options
+            if cut.bytes < now.bytes and cut.cycles - now.cycles <= left
+        ]
+        if not steps:
+            return chosen
+        _, index, cut = max(steps, key=lambda step: step[0])
+        chosen[index] = cut
+
+
 def _cut(
     chain: Sequence[Layer],
     options: Mapping[tuple[int, int], tuple[Fused, ...]],
     machine: Machine,
     tiling: Callable[[Layer], Tiling],
     weight: float | None,
-) -> tuple[list[Work], int]:
-    """The best cutting of a chain for cycles + `weight` * bytes, and its cycles; no fusion when `weight` is None."""
-    best: list[tuple[float, int, list[Work]]] = [(0.0, 0, [])]
+) -> Cutting:
+    """The best cutting of a chain for cycles + `weight` * bytes; no fusion when `weight` is None."""
+    best = [Cutting(0.0, 0, 0, ())]
     for end in range(1, len(chain) + 1):
         layer = chain[end - 1]
         single = layer_price(LayerKey(layer), MachineKey(machine), tiling(layer))
@@ -163,12 +197,13 @@ def _cut(
         if weight is not None:
             for first in range(max(0, end - MAX_LAYERS), end - 1):
                 candidates += [_extended(best[first], fused, fused.price, weight) for fused in options[first, end]]
-        best.append(min(candidates, key=lambda item: item[:2]))
-    return best[-1][2], best[-1][1]
+        best.append(min(candidates, key=lambda cut: (cut.cost, cut.cycles)))
+    return best[-1]
 
 
-def _extended(
-    state: tuple[float, int, list[Work]], item: Work, price: Price, weight: float
-) -> tuple[float, int, list[Work]]:
+def _extended(state: Cutting, item: Work, price: Price, weight: float) -> Cutting:
     cycles = price.cycles + RESTART_CYCLES
-    return state[0] + cycles + weight * price.bytes, state[1] + cycles, [*state[2], item]
+    return Cutting(
+        state.cost + cycles + weight * price.bytes, state.cycles + cycles, state.bytes + price.bytes,
+        (*state.items, item),
+    )  # fmt: skip

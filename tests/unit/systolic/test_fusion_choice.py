@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from designs import FAMILY
 from fused_chains import compile_fused, random_chain, random_plan, wide_hardware
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from random_networks import NetworkDraw
 
-from accelerators.systolic.fusion_choose import _group_price
+from accelerators.systolic.fusion_choose import Cutting, _group_price, within_budget
 from accelerators.systolic.hardware import SystolicHardware, machine
 from accelerators.systolic.work import Fused
 from dse.backend import Decisions
@@ -91,3 +93,24 @@ def test_the_same_network_compiles_to_the_same_program() -> None:
     one, other = (FAMILY.lower(draw.graph(last), EAGER, FUSE).program for _ in range(2))
     assert one.steps == other.steps
     np.testing.assert_array_equal(one.image, other.image)
+
+
+prices = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 60)), min_size=1, max_size=5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(chains=st.lists(prices, min_size=1, max_size=4))
+def test_cuttings_stay_within_the_cycles_of_no_fusion_and_no_single_change_saves_more(
+    chains: list[list[tuple[int, int]]],
+) -> None:
+    cuttings = [[Cutting(0.0, cycles, size, ()) for cycles, size in options] for options in chains]
+    budget = sum(options[0].cycles for options in cuttings)
+    chosen = within_budget(cuttings)
+    spent = sum(cut.cycles for cut in chosen)
+    assert spent <= budget
+    for cut, options in zip(chosen, cuttings, strict=True):
+        assert cut in options
+        assert not any(other.bytes < cut.bytes and spent - cut.cycles + other.cycles <= budget for other in options)
+    # the fastest cuttings are where it starts
+    fastest = [min(options, key=lambda item: (item.cycles, item.bytes)) for options in cuttings]
+    assert sum(cut.bytes for cut in chosen) <= sum(cut.bytes for cut in fastest)
