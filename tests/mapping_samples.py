@@ -69,10 +69,18 @@ def random_arch(rng: random.Random, *, levels: int | None = None, capacity: bool
             )
         )  # fmt: skip
     # drawn beside the stream, so that seeds that tests name keep their architectures
-    beside = random.Random(repr(made))
+    beside = random.Random(repr([(sorted(level.holds), level.word_bits, level.read_energy_pj) for level in made]))
     made = [
         level.model_copy(
-            update={"window_reuse": beside.random() < 0.8, "transfer_cycles": beside.choice([0.0, 0.0, 0.5, 3.0])}
+            update={
+                "window_reuse": beside.random() < 0.8,
+                "transfer_cycles": beside.choice([0.0, 0.0, 0.5, 3.0]),
+                "partitions": {
+                    role: beside.choice([6, 24, 96])
+                    for role in sorted(level.holds)
+                    if not level.shared and level.capacity_bytes and beside.random() < 0.4
+                },
+            }
         )
         for level in made
     ]

@@ -28,6 +28,7 @@ from accelerators.systolic.reduction import (
     gather,
     gather_runs,
 )
+from accelerators.systolic.tile_arch import words_per_block
 from accelerators.systolic.tiling import MAX_REUSE, ORDERS, Tiling, activation_words
 from accelerators.systolic.timing import matmul_cycles
 from dse.core.errors import InfeasibleError, Violation
@@ -43,6 +44,8 @@ _MAX_CHOICES = 12
 #: The closed form is within some percent of level A (tests/unit/systolic/test_tiling.py): what it puts further from
 #: its best than this is not timed.
 _MARGIN = 1.1
+#: A choice proven this close to the best is not searched for a better one.
+_GAIN = 1.01
 
 #: Tile sizes (n, y, x, k) of many candidates, flat.
 Sizes = tuple[IntArray, IntArray, IntArray, IntArray]
@@ -93,11 +96,22 @@ def _choose(_: object, layer_key: LayerKey, key: MachineKey, objective: str, gat
         # gathered words that save no pass only cost traffic
         promising = reductions[:1]
     chosen = best[2]
+    if best[0] <= _GAIN * min(_least(layer, machine, reduction, objective) for reduction in promising):
+        return chosen
     for reduction in promising:
         for proposed in mapped_tilings(layer, reduction, machine, objective):
             if proposed != chosen and _worth_timing(layer, machine, proposed, objective, best[0]):
                 chosen = _better(layer_key, key, chosen, proposed, objective)
     return chosen
+
+
+def _least(layer: Layer, machine: Machine, reduction: Reduction, objective: str) -> float:
+    """What no tiling comes below: a pass a cycle, and each touched byte moved once at the width of the port."""
+    blocks = -(-layer.out_channels // machine.columns)
+    depth = reduction.kernel[0] * reduction.kernel[1] * words_per_block(layer, reduction, machine)
+    moved = layer.compulsory_bytes(machine.weight_bits)
+    cycles = max(blocks * depth * layer.pixels, layer.input_bytes() / machine.memory_bytes_per_cycle)
+    return {"latency": cycles, "traffic": moved, "balanced": cycles * moved}[objective]
 
 
 def _worth_timing(layer: Layer, machine: Machine, tiling: Tiling, objective: str, least: float) -> bool:

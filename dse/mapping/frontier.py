@@ -2,7 +2,7 @@
 
 A vector holds, of one mapping or as a lower bound of many: words read and words written per instance of every level,
 tiles read and written, then for every tensor kept below the outermost level the words of its tile as its parent sends
-them (`up`) and as it takes them (`down`). Cost is monotone in every entry, so a mapping that another matches in all
+them (`up`) and its elements (`down`). Cost is monotone in every entry, so a mapping that another matches in all
 entries is not needed.
 """
 
@@ -25,9 +25,10 @@ class Prices(NamedTuple):
     """One design as plain arrays.
 
     `level` [level] = (pJ a word read, written; cycles a word through the read, write, shared port, 0 when unbounded;
-    words a tile may take; 1 where tensors share them; cycles that a tile takes of each of the three ports besides);
-    `pair` [pair] = (cycles a word of the ramp as sent, as taken; level of the tile); `fixed` = (pJ of all MACs; 1
-    where the first tiles take time).
+    1 where tensors share the words that tiles may take; cycles that a tile takes of each of the three ports
+    besides); `pair` [pair] = (cycles of the ramp a word as sent, an element as taken; level of the tile; words an
+    element takes there; words the tile, or all tiles together, may take); `fixed` = (pJ of all MACs; 1 where the first
+    tiles take time).
     """
 
     level: Floats
@@ -46,9 +47,9 @@ def price(
         reads, writes = v[k], v[levels + k]
         energy += instances[k] * (reads * level[k, 0] + writes * level[k, 1])
         fetched, drained = v[2 * levels + k], v[3 * levels + k]
-        reading = reads * level[k, 2] + fetched * level[k, 7]
-        writing = writes * level[k, 3] + drained * level[k, 8]
-        both = (reads + writes) * level[k, 4] + (fetched + drained) * level[k, 9]
+        reading = reads * level[k, 2] + fetched * level[k, 6]
+        writing = writes * level[k, 3] + drained * level[k, 7]
+        both = (reads + writes) * level[k, 4] + (fetched + drained) * level[k, 8]
         cycles = max(cycles, max(reading, max(writing, both)))
     used, last = 0.0, -1
     for j in range(pairs):
@@ -57,8 +58,9 @@ def price(
         k = int(pair[j, 2])
         if k != last:
             used, last = 0.0, k
-        used = used + down if level[k, 6] > 0 else max(used, down)
-        if used > level[k, 5] + 1e-9:
+        held = down * pair[j, 3]
+        used = used + held if level[k, 5] > 0 else held
+        if used > pair[j, 4] + 1e-9:
             return energy, np.inf
     return energy, cycles + ramp * fixed[1]
 
@@ -88,7 +90,7 @@ def _vector(t: Any, g: Any, s: Any, level: int, flat: int, pairs: Ints, v: Float
             for q in range(rows):
                 v[q] += moved * (t.own[1 + q, tensor, inner] + t.shared[1 + q, tensor, inner] * copies)
         v[rows + j] = words * copies * t.ramp_up[tensor, inner]
-        v[rows + count + j] = words * t.width[tensor, inner]
+        v[rows + count + j] = words
 
 
 @njit(cache=True)

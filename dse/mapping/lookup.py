@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from dse.arch import Arch
+from dse.arch import Arch, MemoryLevel
 from dse.core.errors import InfeasibleError, UsageError, Violation, nearest
 from dse.mapping.bounds import lay_grid
 from dse.mapping.cost import CountMode, MappingCost, capacity_words, evaluate, port_time
@@ -31,7 +31,7 @@ from dse.mapping.tables import OBJECTIVES, RAMP_STEPS, Floats, Grid, Ints, Table
 #: Objectives that a table answers.
 TABLE_OBJECTIVES = tuple(name for name in OBJECTIVES if name != "traffic")
 #: What the levels of all designs of a table have in common.
-_FIXED = ("word_bits", "instances", "holds", "shared", "partitions", "window_reuse")
+_FIXED = ("word_bits", "instances", "holds", "shared", "window_reuse")
 #: Grids that a table keeps at hand; they are made anew when more spaces are open.
 _OPEN_GRIDS = 1
 _NOTHING = np.zeros(1)
@@ -106,7 +106,8 @@ class MappingTable:
     ----------
     largest
         The topology: levels with word widths, roles and instances, axes, compute units; its capacities are the
-        largest that a design may have. Bandwidths and energies are each design's own.
+        largest that a design may have. Bandwidths and energies are each design's own, and so are the transfer cycles
+        of levels that have some.
     patience
         First tiles whose mappings one answer may have to list; beyond, `best_mapping` answers.
     """
@@ -126,7 +127,7 @@ class MappingTable:
         ports = [(k, kind) for kind in (0, 1, 3, 4) for k in range(len(levels))]
         self._setting.__dict__["setting"] = probe._replace(
             port=np.array(ports, np.int64), rate=np.ones(len(ports)),
-            setup=np.array([float(kind > 2) for _, kind in ports]),
+            setup=np.array([float(kind > 2 and levels[k].transfer_cycles > 0) for k, kind in ports]),
             send=np.ones_like(probe.send), take=np.ones_like(probe.take),
         )  # fmt: skip
         self._keeps: Keeps = bypass_choices(self.problem, self.largest, self.constraints, False)[0]
@@ -250,11 +251,20 @@ class MappingTable:
                     f"table of {mine.name}: level {b.name!r} of {theirs.name} differs in more than capacity, "
                     f"bandwidth and energy; build a table for it"
                 )
-            if capacity_words(b) > capacity_words(a):
+            if b.transfer_cycles and not a.transfer_cycles:
                 raise UsageError(
-                    f"table of {mine.name}: {theirs.name}'s level {b.name!r} holds {capacity_words(b):g} words a tile, "
-                    f"the table goes up to {capacity_words(a):g}"
+                    f"table of {mine.name}: level {b.name!r} of {theirs.name} has transfer_cycles, the table's level "
+                    f"has none; build a table for it"
                 )
+            for role in sorted(a.holds):
+                if _room(b, role) > _room(a, role):
+                    raise UsageError(
+                        f"table of {mine.name}: {theirs.name}'s level {b.name!r} holds {_room(b, role):g} words "
+                        f"a tile, the table goes up to {_room(a, role):g}"
+                    )
+
+    def _role(self, tensor: int) -> str:
+        return self.problem.tensors[tensor].role
 
     def _prices(self, arch: Arch, energy: AccessEnergy) -> Prices:
         levels = arch.levels
@@ -264,7 +274,7 @@ class MappingTable:
                 *(1 / rate if rate else 0.0 for rate in (
                     level.read_words_per_cycle, level.write_words_per_cycle, level.shared_words_per_cycle
                 )),
-                capacity_words(level), float(level.shared),
+                float(level.shared),
                 *(
                     level.transfer_cycles * (rate is not None and self.mode == "native") for rate in (
                         level.read_words_per_cycle, level.write_words_per_cycle, level.shared_words_per_cycle
@@ -277,12 +287,13 @@ class MappingTable:
         for k, t in self._pairs:
             inward = self.problem.tensors[t].role != "output"
             parents = [p for p in range(k) if self._keeps[p][t]]
-            times = (
-                (port_time(levels[parents[-1]], inward), port_time(levels[k], not inward)) if parents else (0.0, 0.0)
-            )
-            pairs.append((*times, float(k)))
+            sent, taken = 0.0, 0.0
+            if parents:
+                sent = port_time(levels[parents[-1]], inward)
+                taken = port_time(levels[k], not inward) * float(self._setting.width[t, k])
+            pairs.append((sent, taken, float(k), float(self._setting.held[t, k]), _room(levels[k], self._role(t))))
         fixed = (self.problem.macs * energy.mac_pj, float(self.mode == "native"))
-        return Prices(np.array(rows), np.array(pairs).reshape(len(pairs), 3), np.array(fixed))
+        return Prices(np.array(rows), np.array(pairs).reshape(len(pairs), 5), np.array(fixed))
 
 
 def _clustered(vectors: Floats) -> Ints:
@@ -301,6 +312,11 @@ def _clustered(vectors: Floats) -> Ints:
         order[begin:end] = part[np.argsort(spread[part, along], kind="stable")]
         waiting += [(begin, begin + middle), (begin + middle, end)]
     return order
+
+
+def _room(level: MemoryLevel, role: str) -> float:
+    """Words that a tile, or where a level is shared all tiles together, may take."""
+    return capacity_words(level) if level.shared else capacity_words(level, role)
 
 
 def _without_price(arch: Arch) -> object:

@@ -216,12 +216,16 @@ def _nothing_fits(setting: SearchProblem, rules: Constraints, search_bypass: boo
     for k, level in enumerate(arch.levels):
         sizes = problem.bounds if k == 0 else (1,) * len(problem.bounds)
         needed = [
-            access.words(sizes) * float(setting.held[t, k]) for t, access in enumerate(problem.tensors) if keeps[k][t]
+            (access.words(sizes) * float(setting.held[t, k]), capacity_words(level, access.role))
+            for t, access in enumerate(problem.tensors)
+            if keeps[k][t]
         ]
-        words = sum(needed) if level.shared else max(needed, default=0.0)
-        if words > capacity_words(level) + 1e-9:
-            what = "whole tensors" if k == 0 else "smallest tiles"
-            broken.append(Violation(f"{what} in level {level.name}", words, capacity_words(level), "words"))
+        if level.shared:
+            needed = [(sum(words for words, _ in needed), capacity_words(level))]
+        for words, room in needed:
+            if words > room + 1e-9:
+                what = "whole tensors" if k == 0 else "smallest tiles"
+                broken.append(Violation(f"{what} in level {level.name}", words, room, "words"))
     if not broken and math.isfinite(cycles_below):
         fewest = problem.macs / arch.peak_macs_per_cycle
         broken.append(Violation("cycles", fewest, cycles_below, "cycles", "no mapping takes fewer"))

@@ -54,20 +54,26 @@ class SearchProblem:
 
     @cached_property
     def held(self) -> Floats:
-        """Words of level l that an element of tensor t takes in a tile, [t, l].
-
-        In a partition of its own as if that were as large as the level's other ones.
-        """
+        """Words of level l that an element of tensor t takes in a tile, [t, l]."""
         return np.array(
             [
-                [
-                    words_held(self.arch, level, access, self.mode)
-                    * (capacity_words(level) / capacity_words(level, access.role) if level.partitions else 1.0)
-                    for level in self.arch.levels
-                ]
+                [words_held(self.arch, level, access, self.mode) for level in self.arch.levels]
                 for access in self.problem.tensors
             ]
         )
+
+    @cached_property
+    def _filled(self) -> Floats:
+        """As `held`, in a partition of its own as if that were as large as the level's other ones."""
+        sizes = [
+            [
+                capacity_words(level) / capacity_words(level, access.role) if level.partitions else 1.0
+                for level in self.arch.levels
+            ]
+            for access in self.problem.tensors
+        ]
+        filled: Floats = self.held * np.array(sizes)
+        return filled
 
     @cached_property
     def leads(self) -> Floats:
@@ -197,7 +203,7 @@ class SearchProblem:
         return Tables(
             *lattice(tuple(w.temporal[u].tolist())), w.spin[u], p.axis_of, p.coefficient, p.axes, _kept(keeps),
             w.own[u], w.shared[u], w.setup[u], w.constant[u], w.ramp_up[u], w.ramp_down[u],
-            w.diagonal[u], w.diagonals[u], w.last_known[u], self.held, *self._limits, self._loops,
+            w.diagonal[u], w.diagonals[u], w.last_known[u], self._filled, *self._limits, self._loops,
             self._slides, first, rests, stops, float(w.steps[u]), float(w.compute_cycles[u]),
         )  # fmt: skip
 

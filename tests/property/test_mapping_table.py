@@ -29,6 +29,8 @@ def design(rng: random.Random, arch: Arch) -> Arch:
         level.model_copy(
             update={
                 "capacity_bytes": level.capacity_bytes and max(1, int(level.capacity_bytes * rng.choice([1, 0.6]))),
+                "partitions": {role: rng.choice([size, size // 2]) for role, size in level.partitions.items()},
+                "transfer_cycles": level.transfer_cycles and rng.choice([0, 2.5]),
                 "read_words_per_cycle": rng.choice([None, 0.3, 1, 5]),
                 "write_words_per_cycle": rng.choice([None, 0.7, 2]),
                 "shared_words_per_cycle": rng.choice([None, 1.5]),
@@ -113,11 +115,13 @@ def test_a_table_obeys_its_constraints() -> None:
     [
         ({"levels": 3, "capacity_bytes": 10**6}, "words a tile, the table goes up to"),
         ({"levels": 3, "word_bits": 64}, "differs in more than capacity"),
+        ({"levels": 3, "transfer_cycles": 2.0}, "has transfer_cycles, the table's level has none"),
         ({"axes": ()}, "has other axes; build a table for it"),
     ],
 )
 def test_a_design_of_another_topology_is_refused(change: dict[str, object], message: str) -> None:
-    problem, arch = next(made for made in (topology(seed, 3) for seed in range(99)) if made[1].axes)
+    made = (topology(seed, 3) for seed in range(99))
+    problem, arch = next((problem, arch) for problem, arch in made if arch.axes and not arch.levels[-1].transfer_cycles)
     if "levels" in change:
         update = {key: value for key, value in change.items() if key != "levels"}
         levels = (*arch.levels[:-1], arch.levels[-1].model_copy(update=update))

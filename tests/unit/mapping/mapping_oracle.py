@@ -75,6 +75,18 @@ def _tile(
     return None if min(sizes) < 1 else _box(access, starts, sizes)
 
 
+def tiles_entering(problem: Problem, arch: Arch, loops: list[_Loop], access: TensorAccess, child: int) -> int:
+    """Points in time at which another tile enters the first instance of `child`: one a step of the loops it sees."""
+    indexing = {d for axis in access.axes for d, _ in axis}
+    times = [loop for loop in loops if loop.level < child and loop.axis < 0]
+    while times and times[-1].dim not in indexing:
+        times.pop()
+    return sum(
+        all(start < bound for start, bound in zip(_starts(problem, times, index), problem.bounds, strict=True))
+        for index in product(*(range(loop.count) for loop in times))
+    )
+
+
 def transfers(
     problem: Problem, arch: Arch, loops: list[_Loop], access: TensorAccess, parent: int, child: int
 ) -> tuple[int, int, int]:

@@ -8,13 +8,16 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mapping_oracle import interpret
+from mapping_oracle import interpret, lay_out, tiles_entering
 from mapping_samples import random_arch, random_mapping, random_problem
+from pydantic import ValidationError
 
 from dse.arch import Arch, Compute, MemoryLevel, SpatialAxis
 from dse.core.errors import ConfigError, DseError, InfeasibleError, UsageError
 from dse.ir.loopnest import Access, LoopNest
 from dse.mapping import Mapping, TemporalLevel, access_energy, evaluate, problem_of
+from dse.mapping.loops import nest_of
+from dse.mapping.movement import entries
 
 GEMM = problem_of(
     LoopNest(
@@ -55,6 +58,57 @@ def test_counts_equal_an_interpreter_that_walks_the_loops(seed: int, mode: str) 
     ours = {(item.level, item.tensor): (item.reads, item.fills, item.updates) for item in cost.traffic}
     assert ours == counted
     assert cost.compute_cycles == steps
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32))
+def test_tiles_that_enter_equal_an_interpreter_that_walks_the_loops(seed: int) -> None:
+    rng = random.Random(seed)
+    problem, arch = random_problem(rng), random_arch(rng)
+    mapping = random_mapping(rng, problem, arch)
+    nest = nest_of(problem, arch, mapping)
+    loops = lay_out(problem, arch, mapping)
+    for tensor, access in enumerate(problem.tensors):
+        for child in nest.keepers(tensor):
+            assert entries(nest, tensor, child) == tiles_entering(problem, arch, loops, access, child)
+
+
+def test_a_tile_takes_its_transfer_cycles_of_the_port_it_passes() -> None:
+    mapping = mapped("N4 K5", "M6 K2")
+    plain = two_levels(word_bits=8)
+    far = plain.levels[0].model_copy(update={"read_words_per_cycle": 1.0, "transfer_cycles": 7.0})
+    slow = plain.model_copy(update={"levels": (far, plain.levels[1])})
+    fast = plain.model_copy(update={"levels": (far.model_copy(update={"transfer_cycles": 0.0}), plain.levels[1])})
+    # 20 tiles of weights and 20 of inputs leave; outputs pass the write port, which is unbounded
+    assert evaluate(GEMM, slow, mapping).cycles - evaluate(GEMM, fast, mapping).cycles == 40 * 7
+    assert evaluate(GEMM, slow, mapping, mode="timeloop") == evaluate(GEMM, fast, mapping, mode="timeloop")
+
+
+def test_without_reuse_of_the_window_every_tile_is_fetched_whole() -> None:
+    window = LoopNest(
+        "conv", {"P": 8, "R": 3},
+        (Access("i", ({"P": 1, "R": 1},), (0,), "input"), Access("w", ({"R": 1},), (0,), "weight"),
+         Access("o", ({"P": 1},), (0,), "output")),
+        frozenset({"R"}),
+    )  # fmt: skip
+    mapping = mapped("P4", "P2 R3")
+    kept, whole = (evaluate(problem_of(window), two_levels(window_reuse=reuse), mapping) for reuse in (True, False))
+    assert (kept.at("near", "i").fills, whole.at("near", "i").fills) == (10, 4 * 4)
+
+
+def test_a_partition_bounds_its_own_role_only() -> None:
+    mapping = mapped("N4 K5", "M6 K2")
+    roomy = two_levels(shared=False, capacity_bytes=1, partitions={"input": 2, "weight": 12, "output": 6})
+    assert evaluate(GEMM, roomy, mapping).macs == 240
+    tight = two_levels(shared=False, capacity_bytes=99, partitions={"weight": 11})
+    with pytest.raises(InfeasibleError, match="w in level near"):
+        evaluate(GEMM, tight, mapping)
+    for changes, message in (
+        ({"shared": True, "partitions": {"input": 1}}, "needs shared: false"),
+        ({"shared": False, "holds": {"weight"}, "partitions": {"input": 1}}, "which it does not hold"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            two_levels(**changes)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
