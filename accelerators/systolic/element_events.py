@@ -28,7 +28,9 @@ def element_counts(d: Descriptor, machine: Machine) -> Mapping[str, int]:
     counts: Counter[str] = Counter()
     rows = destination_rows(d)
     elements = d["n_blocks"] * rows * machine.columns
-    groups = elements // machine.vector_lanes
+    into = MemoryId(d["dst_memory"])
+    # a group that goes into its destination in parts is read for each
+    groups = elements // written_lanes(into, machine) if d.op != Opcode.NORMALIZE else elements // machine.vector_lanes
     reads = groups
     if d.op == Opcode.POOL:
         reads = groups * d["kernel_rows"] * d["kernel_columns"]
@@ -38,7 +40,6 @@ def element_counts(d: Descriptor, machine: Machine) -> Mapping[str, int]:
         if access.operand in ("dst", "table") or access.memory is None:
             continue
         counts[f"{_NAMES[access.memory]}_reads"] += reads
-    into = MemoryId(d["dst_memory"])
     counts[f"{_NAMES[into]}_writes"] += elements // written_lanes(into, machine)
     destination = next(access for access in element_accesses(d, machine) if access.operand == "dst")
     if destination.reads:

@@ -33,12 +33,6 @@ from dse.core.errors import InfeasibleError, Violation
 from dse.ir import Graph
 from dse.program.executable import Executable
 
-#: Why a design with an element unit is not emitted.
-ELEMENT_UNIT_RTL = (
-    "the element unit (state_kib > 0: SCALE, ELEMENT, POOL and NORMALIZE descriptors) has no RTL yet; its programs are "
-    "verified in the interpreter and timed at levels A and C"
-)
-
 
 class SystolicAccelerator(Accelerator):
     """Weight- and output-stationary systolic arrays behind one program format."""
@@ -90,8 +84,6 @@ class SystolicAccelerator(Accelerator):
         return hardware_cost(hw)
 
     def rtl(self, hw: SystolicHardware) -> Any | RtlUnavailable:
-        if hw.state_kib > 0:
-            return RtlUnavailable(ELEMENT_UNIT_RTL)
         # Amaranth is heavy: only needed when hardware is asked for
         from accelerators.systolic.hardware import machine
         from accelerators.systolic.rtl import MatmulEngine
@@ -106,8 +98,6 @@ class SystolicAccelerator(Accelerator):
 
     def verification_cases(self, executable: Executable, values: Mapping[str, Any]) -> Sequence[VerificationCase]:
         assert isinstance(executable, SystolicExecutable)
-        if executable.hw.state_kib > 0:
-            return ()
         return verification_cases(
             executable, values, lambda graph: self.lower(graph, executable.hw, executable.decisions)
         )

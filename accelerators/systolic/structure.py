@@ -18,11 +18,12 @@ ACTIVATION_BITS = 8
 ACCUMULATOR_BITS = 32
 
 #: Counted on the RTL of dse.rtl: a sequencer, the load engine (and per byte of the port), the store engine,
-#: the vector engine without its lanes.
+#: the vector engine without its lanes, and what it needs to write into the activation scratchpad.
 SEQUENCER_FLIP_FLOPS = 840
 LOAD_FLIP_FLOPS, LOAD_FLIP_FLOPS_PER_BYTE = 384, 8
 STORE_FLIP_FLOPS = 416
-VECTOR_FLIP_FLOPS = 230
+VECTOR_FLIP_FLOPS = 195
+FORWARD_FLIP_FLOPS = 107
 #: Counted on accelerators.systolic.rtl: address generator and tags, and their delay lines per row and column.
 MATMUL_FLIP_FLOPS: Mapping[str, int] = {"ws": 355, "os": 450}
 MATMUL_FLIP_FLOPS_PER_LINE = 4
@@ -85,16 +86,16 @@ def control_flip_flops(hw: SystolicHardware) -> dict[str, int]:
     """Flip-flops by component outside the data path; the matmul engine's control stands with the sequencers."""
     matmul = MATMUL_FLIP_FLOPS[hw.dataflow] + MATMUL_FLIP_FLOPS_PER_LINE * (hw.rows + hw.columns)
     return {
-        "vector_unit": VECTOR_FLIP_FLOPS,
+        "vector_unit": VECTOR_FLIP_FLOPS + (0 if hw.rows % hw.vector_lanes else FORWARD_FLIP_FLOPS),
         "sequencers": len(ENGINES) * SEQUENCER_FLIP_FLOPS + SEMAPHORES * 8 + matmul,
         "dma": LOAD_FLIP_FLOPS + LOAD_FLIP_FLOPS_PER_BYTE * hw.memory_bytes_per_cycle + STORE_FLIP_FLOPS,
     }
 
 
 def output_register_bits(hw: SystolicHardware) -> dict[MemoryId, int]:
-    """Registers behind the memories: a read takes two cycles. Each accumulator half has its own."""
+    """Registers behind the memories: a read takes two cycles. Halves that are banks have each their own."""
     return {
-        memory: 8 * size * (2 if memory == MemoryId.ACCUMULATOR else 1)
+        memory: 8 * size * (2 if memory in (MemoryId.ACCUMULATOR, MemoryId.ACTIVATION) else 1)
         for memory, size in machine(hw).word_bytes.items()
         # those of the element unit stand with its lanes
         if memory not in (MemoryId.STATE, MemoryId.TABLE)

@@ -6,7 +6,7 @@ the windows leave the map. Values of the full network, cropped alike, make the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dse.core.errors import ModelError
 from dse.ir import Graph, Op, Tensor
+from dse.ir.reference import run_quantized
 
 
 @dataclass(frozen=True)
@@ -124,3 +125,25 @@ def _first_channels(tensor: Tensor, channels: int) -> Tensor:
     if quantization is not None and len(quantization.scale) > 1:
         quantization = replace(quantization, scale=quantization.scale[:channels])
     return replace(tensor, shape=data.shape, data=data, quantization=quantization)
+
+
+def crop_recurrent(
+    graph: Graph, op: Op, outputs: Sequence[str], steps: int, values: Mapping[str, npt.NDArray[Any]], mode: str
+) -> Tile:
+    """The first `steps` time steps of a recurrent layer, in both directions if it has two.
+
+    A layer that walks backwards begins at another step than in the network, so that the reference runs the piece anew
+    in requantization mode `mode`. `outputs` are those of the op that the piece gives.
+    """
+    name = op.inputs[0]
+    data = np.ascontiguousarray(values[name][:steps])
+    tensors = {name: replace(graph[name], shape=data.shape, data=None)}
+    tensors |= {constant: graph[constant] for constant in op.inputs[1:] if constant}
+    for output in op.outputs:
+        if output:
+            shape = graph[output].shape
+            # of the outputs only the sequence of states has four dimensions
+            tensors[output] = replace(graph[output], shape=(data.shape[0], *shape[1:]) if len(shape) == 4 else shape)
+    piece = Graph(f"{graph.name}:{op.name}", tensors, (op,), (name,), tuple(outputs), graph.source)
+    inputs = {name: data}
+    return Tile(piece, inputs, run_quantized(piece, inputs, mode))

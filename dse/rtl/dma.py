@@ -15,6 +15,7 @@ from amaranth.lib import fifo, wiring
 from amaranth.lib.wiring import In, Out
 
 from dse.program.tile.isa import MemoryId, Opcode
+from dse.program.tile.isa_element import TABLE_BYTES
 from dse.program.tile.program import Machine
 from dse.rtl.fields import descriptor_field
 from dse.rtl.interfaces import (
@@ -33,8 +34,18 @@ COUNT_BITS = 16
 IN_FLIGHT_BITS = 17
 #: Credits of a STORE: two cycles of read, one into the FIFO, one until the freed place is seen.
 STORE_FIFO_BEATS = READ_LATENCY + 2
-#: Memories a LOAD may write.
-LOADABLE = (MemoryId.ACTIVATION, MemoryId.WEIGHT, MemoryId.PARAMETER, MemoryId.RESIDUAL)
+#: Memories whose words a LOAD writes; those of an element unit only on a machine with one.
+WORD_TARGETS = (MemoryId.ACTIVATION, MemoryId.WEIGHT, MemoryId.PARAMETER, MemoryId.RESIDUAL, MemoryId.STATE)
+
+
+def loadable_words(machine: Machine) -> tuple[MemoryId, ...]:
+    """Memories of a machine that a LOAD writes word by word; its tables are written line by line."""
+    return tuple(memory for memory in WORD_TARGETS if machine.has(memory))
+
+
+def table_line_bytes(machine: Machine) -> int:
+    """Bytes of a line of the table memory: a beat, at least an entry and at most a table."""
+    return min(max(machine.memory_bytes_per_cycle, 2), TABLE_BYTES)
 
 
 @dataclass(frozen=True)
@@ -164,7 +175,8 @@ class LoadEngine(wiring.Component):
     control : Out(EngineControl)
         Addresses: memory byte address, scratchpad word address.
     memory : Out(MemoryReadPort(machine.memory_bytes_per_cycle))
-    activation, weight, parameter, residual : Out(WritePort(8 * word_bytes, 8))
+    activation, weight, parameter, residual, state : Out(WritePort(8 * word_bytes, 8)); `state` with an element unit
+    table : Out(WritePort(8 * line bytes, 8)): with an element unit, lines of `table_line_bytes` over all tables
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -174,8 +186,10 @@ class LoadEngine(wiring.Component):
             "control": Out(EngineControl()),
             "memory": Out(MemoryReadPort(self.beat_bytes)),
         }
-        for target in LOADABLE:
+        for target in loadable_words(machine):
             members[target.name.lower()] = Out(WritePort(8 * machine.word_bytes[target], 8))
+        if machine.has(MemoryId.TABLE):
+            members["table"] = Out(WritePort(8 * table_line_bytes(machine), 8))
         super().__init__(members)
 
     def _field(self, name: str) -> Value:
@@ -200,12 +214,13 @@ class LoadEngine(wiring.Component):
 
     def _write(self, m: Module, responses: RunWalker) -> None:
         """The stage between port and scratchpads: the rotated beat, and which bytes of the word it covers."""
-        word_bytes = max(self.machine.word_bytes[target] for target in LOADABLE)
+        targets = loadable_words(self.machine)
+        word_bytes = max(self.machine.word_bytes[target] for target in targets)
         byte_bits = range(word_bytes + 1)
         rotated = Signal(8 * self.beat_bytes)
         first, end, word = Signal(byte_bits), Signal(byte_bits), Signal(ADDRESS_BITS)
         written = Signal()
-        place = Signal(byte_bits)
+        place = Signal(COUNT_BITS)
         count = Mux(responses.remaining < self.beat_bytes, responses.remaining, self.beat_bytes)
         m.d.comb += place.eq(self._field("byte_offset") + responses.position)
         m.d.sync += [written.eq(self.memory.data_valid), self.control.done.eq(0)]
@@ -220,7 +235,7 @@ class LoadEngine(wiring.Component):
         covered = Signal(word_bytes)
         ones = Const((1 << word_bytes) - 1, word_bytes)
         m.d.comb += covered.eq((ones << first) & ~(ones << end))
-        for target in LOADABLE:
+        for target in targets:
             port = getattr(self, target.name.lower())
             repeats = -(-self.machine.word_bytes[target] // self.beat_bytes)
             m.d.comb += [
@@ -228,6 +243,30 @@ class LoadEngine(wiring.Component):
                 port.data.eq(Cat(rotated for _ in range(repeats))),
                 port.en.eq(Mux(written & (self._field("memory") == target), covered, 0)),
             ]
+        if self.machine.has(MemoryId.TABLE):
+            self._write_table(m, rotated, place, count, written)
+
+    def _write_table(self, m: Module, rotated: Signal, place: Value, count: Value, written: Signal) -> None:
+        """The stage of a table: beats begin at multiples of their size, so that each falls into one line."""
+        line = table_line_bytes(self.machine)
+        line_bits = (line - 1).bit_length()
+        table_bits = (TABLE_BYTES - 1).bit_length()
+        held, first, end = Signal(table_bits - line_bits), Signal(range(line + 1)), Signal(range(line + 1))
+        word = Signal(ADDRESS_BITS, name="table_word")
+        with m.If(self.memory.data_valid):
+            m.d.sync += [
+                held.eq(place[line_bits:table_bits]),
+                first.eq(place[:line_bits]),
+                end.eq(place[:line_bits] + count),
+                word.eq(m.submodules.responses.local),
+            ]
+        ones = Const((1 << line) - 1, line)
+        enables = (ones << first) & ~(ones << end)
+        m.d.comb += [
+            self.table.addr.eq(Cat(held, word)),
+            self.table.data.eq(rotated.replicate(line // self.beat_bytes)),
+            self.table.en.eq(Mux(written & (self._field("memory") == MemoryId.TABLE), enables[:line], 0)),
+        ]
 
 
 def _rotate_bytes(beat: Value, place: Value, beat_bytes: int) -> Value:
@@ -248,7 +287,7 @@ class StoreEngine(wiring.Component):
     -------
     control : Out(EngineControl)
         Addresses: memory byte address, output buffer word address.
-    output : Out(ReadPort(8 * word_bytes))
+    output, state : Out(ReadPort(8 * word_bytes)); `state` with an element unit
     memory : Out(MemoryWritePort(machine.memory_bytes_per_cycle))
     """
 
@@ -256,10 +295,12 @@ class StoreEngine(wiring.Component):
         self.machine = machine
         self.beat_bytes = machine.memory_bytes_per_cycle
         self.word_bytes = machine.word_bytes[MemoryId.OUTPUT]
+        self.reads_state = machine.has(MemoryId.STATE)
         super().__init__(
             {
                 "control": Out(EngineControl()),
                 "output": Out(ReadPort(8 * self.word_bytes)),
+                **({"state": Out(ReadPort(8 * machine.word_bytes[MemoryId.STATE]))} if self.reads_state else {}),
                 "memory": Out(MemoryWritePort(self.beat_bytes)),
             }
         )
@@ -278,7 +319,7 @@ class StoreEngine(wiring.Component):
             sends.base_external.eq(self.control.address[0]),
             read.eq(reads.valid & (credits != 0)),
             reads.advance.eq(read),
-            self.output.en.eq(read),
+            self.output.en.eq(read & ~self._from_state()),
             self.output.addr.eq(reads.local),
             self.memory.valid.eq(beats.r_rdy),
             self.memory.addr.eq(sends.external),
@@ -289,6 +330,8 @@ class StoreEngine(wiring.Component):
             sends.advance.eq(accepted),
         ]
         m.d.sync += credits.eq(credits - read + accepted)
+        if self.reads_state:
+            m.d.comb += [self.state.en.eq(read & self._from_state()), self.state.addr.eq(reads.local)]
         self._collect(m, reads, read, beats)
         in_flight = Signal(IN_FLIGHT_BITS)
         m.d.sync += [
@@ -296,6 +339,9 @@ class StoreEngine(wiring.Component):
             self.control.done.eq(self.memory.ack & (in_flight == 1) & ~reads.valid),
         ]
         return m
+
+    def _from_state(self) -> Value:
+        return descriptor_field(self.control.descriptor, Opcode.STORE, "from_state") if self.reads_state else Const(0)
 
     def _collect(self, m: Module, reads: RunWalker, read: Signal, beats: fifo.SyncFIFO) -> None:
         """Cuts the beat out of the word that arrives `READ_LATENCY` cycles after its read."""
@@ -307,9 +353,12 @@ class StoreEngine(wiring.Component):
             )
             m.d.sync += [arrives_next.eq(arrives), position_next.eq(position)]
             arrives, position = arrives_next, position_next
-        pieces = -(-self.word_bytes // self.beat_bytes)
+        word: Value = self.output.data
+        if self.reads_state:
+            word = Mux(self._from_state(), self.state.data, word)
+        pieces = -(-len(word) // (8 * self.beat_bytes))
         beat_shift = (self.beat_bytes - 1).bit_length()
-        padded = Cat(self.output.data, Const(0, 8 * (pieces * self.beat_bytes - self.word_bytes)))
+        padded = Cat(word, Const(0, 8 * pieces * self.beat_bytes - len(word)))
         m.d.comb += [
             beats.w_en.eq(arrives),
             beats.w_data.eq(padded.word_select(position[beat_shift:], 8 * self.beat_bytes)),

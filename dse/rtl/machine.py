@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from amaranth.hdl import Cat, Module, Signal
@@ -17,6 +18,7 @@ from dse.rtl.memory import BankedScratchpad, Scratchpad
 from dse.rtl.semaphores import Semaphores
 from dse.rtl.sequencer import WORDS, Sequencer
 from dse.rtl.vector import VectorEngine
+from dse.rtl.vector_unit import VectorUnit
 
 CYCLE_COUNTER_BITS = 32
 
@@ -51,7 +53,8 @@ class TileMachine(wiring.Component):
     matmul_engine
         Component with members `control`, `a`, `w`, `acc_read`, `acc_write`.
     vector_engine
-        Component with members `control`, `acc`, `param`, `res`, `out`, `act`; None: `VectorEngine(machine)`.
+        Component with members `control`, `acc`, `param`, `res`, `out`, `act`, with an element unit those of
+        `VectorUnit`; None: `VectorEngine(machine)`, with an element unit `VectorUnit(machine)`.
 
     Members
     -------
@@ -75,11 +78,14 @@ class TileMachine(wiring.Component):
         self, machine: Machine, matmul_engine: wiring.Component, vector_engine: wiring.Component | None = None
     ) -> None:
         self.machine = machine
+        self.element_unit = machine.has(MemoryId.STATE)
+        if vector_engine is None:
+            vector_engine = VectorUnit(machine) if self.element_unit else VectorEngine(machine)
         self.sequencers = {engine: Sequencer(engine, machine) for engine in ENGINES}
         self.engines: dict[str, Any] = {
             "load": LoadEngine(machine),
             "matmul": matmul_engine,
-            "vector": VectorEngine(machine) if vector_engine is None else vector_engine,
+            "vector": vector_engine,
             "store": StoreEngine(machine),
         }
         super().__init__(
@@ -149,23 +155,50 @@ class TileMachine(wiring.Component):
             connect(m, getattr(load, name), scratchpad.write)
             connect(m, reader, scratchpad.read)
 
-        activation = BankedScratchpad(
-            words[MemoryId.ACTIVATION], bits[MemoryId.ACTIVATION], ("matmul",), ("load", "vector"), 8
-        )
-        m.submodules.activation = activation
-        connect(m, load.activation, activation.load_write)
-        connect(m, vector.act, activation.vector_write)
-        connect(m, matmul.a, activation.matmul_read)
+        self._activation(m, load, matmul, vector)
+        self._accumulator(m, matmul, vector)
+        self._output(m, vector, store)
+        if self.element_unit:
+            self._state(m, load, vector, store)
+            connect(m, load.table, vector.table)
 
-        accumulator = BankedScratchpad(
-            words[MemoryId.ACCUMULATOR], bits[MemoryId.ACCUMULATOR], ("matmul", "vector"), ("matmul",)
-        )
-        m.submodules.accumulator = accumulator
-        connect(m, matmul.acc_write, accumulator.matmul_write)
-        connect(m, matmul.acc_read, accumulator.matmul_read)
-        connect(m, vector.acc, accumulator.vector_read)
+    def _banked(
+        self, m: Module, memory: MemoryId, readers: Mapping[str, Any], writers: Mapping[str, Any], granularity: int
+    ) -> None:
+        """A scratchpad that several engines read or write: by name, their ports."""
+        bits = 8 * self.machine.word_bytes[memory]
+        scratchpad = BankedScratchpad(self.machine.words[memory], bits, tuple(readers), tuple(writers), granularity)
+        m.submodules[memory.name.lower()] = scratchpad
+        for name, port in readers.items():
+            connect(m, port, getattr(scratchpad, f"{name}_read"))
+        for name, port in writers.items():
+            target = getattr(scratchpad, f"{name}_write")
+            # a writer's enable may stand for several of the memory's
+            enables = Cat(bit.replicate(len(target.en) // len(port.en)) for bit in port.en)
+            m.d.comb += [target.en.eq(enables), target.addr.eq(port.addr), target.data.eq(port.data)]
 
-        output = Scratchpad(words[MemoryId.OUTPUT], bits[MemoryId.OUTPUT], 8 * self.machine.vector_lanes)
-        m.submodules.output = output
+    def _activation(self, m: Module, load: Any, matmul: Any, vector: Any) -> None:
+        writers = {"load": load.activation, "vector": vector.act}
+        self._banked(m, MemoryId.ACTIVATION, {"matmul": matmul.a}, writers, 8)
+
+    def _accumulator(self, m: Module, matmul: Any, vector: Any) -> None:
+        readers, writers = {"matmul": matmul.acc_read, "vector": vector.acc}, {"matmul": matmul.acc_write}
+        granularity = 32 * self.machine.columns
+        if self.element_unit:
+            writers["vector"], granularity = vector.acc_write, 32 * self.machine.vector_lanes
+        self._banked(m, MemoryId.ACCUMULATOR, readers, writers, granularity)
+
+    def _state(self, m: Module, load: Any, vector: Any, store: Any) -> None:
+        writers = {"load": load.state, "vector": vector.state}
+        self._banked(m, MemoryId.STATE, {"vector": vector.state_read, "store": store.state}, writers, 8)
+
+    def _output(self, m: Module, vector: Any, store: Any) -> None:
+        granularity = 8 * self.machine.vector_lanes
+        if self.element_unit:
+            readers = {"store": store.output, "vector": vector.out_read}
+            self._banked(m, MemoryId.OUTPUT, readers, {"vector": vector.out}, granularity)
+            return
+        bits = 8 * self.machine.word_bytes[MemoryId.OUTPUT]
+        m.submodules.output = output = Scratchpad(self.machine.words[MemoryId.OUTPUT], bits, granularity)
         connect(m, vector.out, output.write)
         connect(m, store.output, output.read)

@@ -8,15 +8,17 @@ the data and steps the walkers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
 
 from dse.core.errors import InfeasibleError, Violation
-from dse.program.tile.isa import PARAMETER_BYTES, Opcode
+from dse.program.tile.isa import PARAMETER_BYTES, MemoryId, Opcode
 from dse.program.tile.program import Machine
+from dse.program.tile.timing_element import written_lanes
 from dse.rtl.activation_walker import COUNT_BITS, ActivationWalker
 from dse.rtl.fields import descriptor_field
 from dse.rtl.interfaces import ADDRESS_BITS, READ_LATENCY, EngineControl, ReadPort, WritePort
@@ -27,12 +29,20 @@ _PARAMETER_BITS = 8 * PARAMETER_BYTES
 _LANES: dict[str, type[RequantizeLane]] = {"q31": RequantizeQ31, "ort": RequantizeOrt}
 
 
+_INT8_BITS, _INT16_BITS = 8, 16
 #: The opcode stands in the lowest bits.
-_OPCODE_BITS = 4
+OPCODE_BITS = 4
 
 
 def _field(descriptor: Any, name: str) -> Any:
     return descriptor_field(descriptor, Opcode.VECTOR, name)
+
+
+def delayed_strobe(m: Module, strobe: Any, cycles: int, name: str) -> Any:
+    """`strobe` as it was `cycles` (>= 1) cycles ago, through registers with reset: at power-up nothing is in flight."""
+    line = Signal(cycles, name=f"{name}_line")
+    m.d.sync += line.eq(Cat(strobe, line))
+    return line[-1]
 
 
 class RowWalker(wiring.Component):
@@ -113,6 +123,8 @@ class RowCounter(wiring.Component):
 class VectorEngine(wiring.Component):
     """Executes VECTOR: requantize in the machine's mode, clamp, and in `q31` the residual add; FORWARD without it.
 
+    With an element unit it also requantizes for SCALE, to 16 bits.
+
     Parameters
     ----------
     machine
@@ -125,6 +137,8 @@ class VectorEngine(wiring.Component):
     control : EngineControl, addresses (acc, out, param, res)
     acc : Out(ReadPort(columns * 32)), param : Out(ReadPort(lanes * 72)), res : Out(ReadPort(columns * 8))
     out : Out(WritePort(columns * 8, lanes * 8)), act : Out(WritePort(rows * 8, 8))
+    scaled : Out(ArrayLayout(signed(16), lanes)), scaled_due, scaled_last : Out(1): with an element unit, the results
+        of SCALE, which that unit writes; a group is there, and it is the last
 
     Raises
     ------
@@ -146,10 +160,17 @@ class VectorEngine(wiring.Component):
         self.lane_type = _LANES[machine.requantize]
         self.adds = machine.requantize == "q31"
         self.forwards = machine.rows % lanes == 0
+        self.scales = machine.has(MemoryId.STATE)
         #: cycles from a read of the accumulator to the write of its result
         self.depth = READ_LATENCY + 1 + self.lane_type.latency + (AddQ31.latency if self.adds else 0)
+        scaled = {
+            "scaled": Out(data.ArrayLayout(signed(_INT16_BITS), lanes)),
+            "scaled_due": Out(1),
+            "scaled_last": Out(1),
+        }
         super().__init__(
             {
+                **(scaled if self.scales else {}),
                 "control": Out(EngineControl()),
                 "acc": Out(ReadPort(32 * columns)),
                 "param": Out(ReadPort(_PARAMETER_BITS * lanes)),
@@ -159,18 +180,19 @@ class VectorEngine(wiring.Component):
             }
         )
 
-    def _of(self, name: str, forwarded: str | int) -> Any:
-        """A field of VECTOR, or what stands for it in FORWARD: a field of that, or a constant."""
-        plain = _field(self.control.descriptor, name)
-        if not self.forwards:
-            return plain
-        other = forwarded
-        if isinstance(forwarded, str):
-            other = descriptor_field(self.control.descriptor, Opcode.FORWARD, forwarded)
-        return Mux(self._forwarding(), other, plain)
+    def _of(self, name: str, others: Mapping[Opcode, str | int] | None = None) -> Any:
+        """A field of VECTOR; in other opcodes the field of that name, or what `others` says: a field, a constant."""
+        descriptor = self.control.descriptor
+        chosen = descriptor_field(descriptor, Opcode.VECTOR, name)
+        for opcode, present in ((Opcode.FORWARD, self.forwards), (Opcode.SCALE, self.scales)):
+            if present:
+                other = name if others is None else others.get(opcode, name)
+                value = descriptor_field(descriptor, opcode, other) if isinstance(other, str) else other
+                chosen = Mux(self._is(opcode), value, chosen)
+        return chosen
 
-    def _forwarding(self) -> Any:
-        return self.control.descriptor[:_OPCODE_BITS] == Opcode.FORWARD
+    def _is(self, opcode: Opcode) -> Any:
+        return self.control.descriptor[:OPCODE_BITS] == opcode
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -178,17 +200,20 @@ class VectorEngine(wiring.Component):
         arrived = delay(m, group, READ_LATENCY, "group")
         accumulators = self._selected(m, self.acc.data, arrived, 32, "acc")
         results = self._requantize(m, accumulators)
+        if self.scales:
+            scaling = self._is(Opcode.SCALE)
+            depth = READ_LATENCY + 1 + self.lane_type.latency
+            m.d.comb += [
+                self.scaled.eq(Cat(results)),
+                self.scaled_due.eq(delayed_strobe(m, issued & scaling, depth, "scaled")),
+                self.scaled_last.eq(delayed_strobe(m, last & scaling, depth, "scaled_last")),
+            ]
+            issued, last = issued & ~scaling, last & ~scaling
         if self.adds:
             results = self._add_residual(m, issued, results)
-        self._write(m, self._valid(m, issued, self.depth, "write"), results)
-        m.d.comb += self.control.done.eq(self._valid(m, last, self.depth, "done"))
+        self._write(m, delayed_strobe(m, issued, self.depth, "write"), results)
+        m.d.comb += self.control.done.eq(delayed_strobe(m, last, self.depth, "done"))
         return m
-
-    def _valid(self, m: Module, strobe: Any, cycles: int, name: str) -> Any:
-        """`strobe` delayed, through registers with reset: after power-up nothing is in flight."""
-        line = Signal(cycles, name=f"{name}_line")
-        m.d.sync += line.eq(Cat(strobe, line))
-        return line[-1]
 
     def _issue(self, m: Module) -> tuple[Any, Any, Any]:
         """The front walker: reads one accumulator and one parameter word a cycle.
@@ -202,7 +227,7 @@ class VectorEngine(wiring.Component):
         blocks = _field(control.descriptor, "n_blocks")
         forward_height = descriptor_field(control.descriptor, Opcode.FORWARD, "height")
         m.submodules.rows = rows = RowCounter()
-        running = Signal()
+        running, leaves = Signal(), Signal()
         blocks_left = Signal.like(blocks)
         last_block = Signal()
         param, param_base = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
@@ -211,13 +236,14 @@ class VectorEngine(wiring.Component):
         m.d.comb += [
             front.load.eq(control.start),
             front.base.eq(control.address[0]),
-            front.step.eq(running),
-            row_ends.eq(running & front.group[-1]),
+            leaves.eq(running & self._leaves(m, running)),
+            front.step.eq(leaves),
+            row_ends.eq(leaves & front.group[-1]),
             block_ends.eq(row_ends & rows.last),
             rows.load.eq(control.start | block_ends),
             rows.step.eq(row_ends),
-            rows.pixels.eq(self._of("rows_count", "width")),
-            rows.lines.eq(Mux(self._forwarding(), forward_height, 1) if self.forwards else 1),
+            rows.pixels.eq(self._of("rows_count", {Opcode.FORWARD: "width"})),
+            rows.lines.eq(Mux(self._is(Opcode.FORWARD), forward_height, 1) if self.forwards else 1),
             last.eq(block_ends & last_block),
             self.acc.en.eq(running),
             self.acc.addr.eq(front.addr),
@@ -232,7 +258,7 @@ class VectorEngine(wiring.Component):
                 param.eq(control.address[2]),
                 param_base.eq(control.address[2]),
             ]
-        with m.Elif(running):
+        with m.Elif(leaves):
             m.d.sync += param.eq(param + 1)
             with m.If(row_ends & ~rows.last):
                 m.d.sync += param.eq(param_base)
@@ -245,6 +271,20 @@ class VectorEngine(wiring.Component):
             with m.If(last):
                 m.d.sync += running.eq(0)
         return running, front.group, last
+
+    def _leaves(self, m: Module, running: Signal) -> Any:
+        """Whether a group is left: at once, or when SCALE has taken it once for each of its parts in ACTIVATION."""
+        parts = self.machine.vector_lanes // written_lanes(MemoryId.ACTIVATION, self.machine)
+        if not self.scales or parts == 1:
+            return 1
+        part = Signal(parts, init=1)
+        into = descriptor_field(self.control.descriptor, Opcode.SCALE, "dst_memory")
+        divided = self._is(Opcode.SCALE) & (into == MemoryId.ACTIVATION)
+        with m.If(self.control.start):
+            m.d.sync += part.eq(1)
+        with m.Elif(running & divided):
+            m.d.sync += part.eq(part.rotate_left(1))
+        return part[-1] | ~divided
 
     def _selected(self, m: Module, word: Any, group: Any, bits: int, name: str) -> list[Any]:
         """The lanes of the one-hot `group` out of a row of `columns` elements, registered."""
@@ -260,22 +300,22 @@ class VectorEngine(wiring.Component):
 
     def _requantize(self, m: Module, accumulators: list[Any]) -> list[Any]:
         """One requantizer a lane, its channel's bias, multiplier and shift beside the accumulator."""
-        low, high = self._of("low", "low"), self._of("high", "high")
+        low, high = self._of("low"), self._of("high")
         if self.adds:
             # before a residual add the value is only saturated to int8; the clamp follows the sum
-            add = self._of("add", 0)
+            add = self._of("add", {Opcode.FORWARD: 0, Opcode.SCALE: 0})
             low, high = Mux(add, -128, low), Mux(add, 127, high)
         words = delay(m, self.param.data, 1, "param")
         results = []
         for index, accumulator in enumerate(accumulators):
             word = words[index * _PARAMETER_BITS : (index + 1) * _PARAMETER_BITS]
-            m.submodules[f"requantize_{index}"] = lane = self.lane_type()
+            m.submodules[f"requantize_{index}"] = lane = self.lane_type(_INT16_BITS if self.scales else _INT8_BITS)
             m.d.comb += [
                 lane.acc.eq(accumulator),
                 lane.bias.eq(word[:32].as_signed()),
                 lane.multiplier.eq(word[32:64]),
                 lane.shift.eq(word[64:70]),
-                lane.zero_point.eq(self._of("zero_point", "zero_point")),
+                lane.zero_point.eq(self._of("zero_point")),
                 lane.low.eq(low),
                 lane.high.eq(high),
             ]
@@ -285,10 +325,10 @@ class VectorEngine(wiring.Component):
     def _add_residual(self, m: Module, issued: Any, values: list[Any]) -> list[Any]:
         """One residual adder a lane. Without the `add` flag its operands make it hand the value on."""
         descriptor = self.control.descriptor
-        add = self._of("add", 0)
+        add = self._of("add", {Opcode.FORWARD: 0, Opcode.SCALE: 0})
         m.submodules.middle = middle = RowWalker(self.groups)
         # a residual's read and selection take READ_LATENCY + 1 cycles, as an accumulator's do
-        due = self._valid(m, issued, self.lane_type.latency, "residual")
+        due = delayed_strobe(m, issued, self.lane_type.latency, "residual")
         m.d.comb += [
             middle.load.eq(self.control.start),
             middle.base.eq(self.control.address[3]),
@@ -311,8 +351,8 @@ class VectorEngine(wiring.Component):
                 lane.multiplier_residual.eq(Mux(add, _field(descriptor, "multiplier_res"), 0)),
                 lane.shift.eq(Mux(add, _field(descriptor, "add_shift"), 0)),
                 lane.zero_out.eq(Mux(add, _field(descriptor, "zero_point_add"), 0)),
-                lane.low.eq(self._of("low", "low")),
-                lane.high.eq(self._of("high", "high")),
+                lane.low.eq(self._of("low")),
+                lane.high.eq(self._of("high")),
             ]
             results.append(lane.result)
         return results
@@ -320,7 +360,7 @@ class VectorEngine(wiring.Component):
     def _write(self, m: Module, due: Any, results: list[Any]) -> None:
         """The back walkers: every group is offered the same lanes, only the due group's are enabled."""
         m.submodules.back = back = RowWalker(self.groups)
-        forwarding = self._forwarding() if self.forwards else 0
+        forwarding = self._is(Opcode.FORWARD) if self.forwards else 0
         m.d.comb += [
             back.load.eq(self.control.start),
             back.base.eq(self.control.address[1]),

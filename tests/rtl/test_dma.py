@@ -16,11 +16,13 @@ from dse.program.tile.encode import encode_descriptor
 from dse.program.tile.isa import Descriptor, MemoryId, Opcode
 from dse.program.tile.program import Machine
 from dse.program.tile.timing import beats_per_run, load_cycles, store_cycles
-from dse.rtl.dma import LOADABLE, LoadEngine, StoreEngine
+from dse.rtl.dma import WORD_TARGETS, LoadEngine, StoreEngine
 from dse.rtl.interfaces import READ_LATENCY
 
 MEMORY_BYTES = 1 << 14
 
+#: What a LOAD fills on a machine without an element unit.
+TARGETS = WORD_TARGETS[:4]
 #: (rows, columns, lanes, beat bytes, latency): words narrower and wider than a beat, no powers of two.
 GEOMETRIES = [(4, 4, 2, 4, 3), (3, 6, 3, 1, 1), (7, 5, 5, 2, 2), (2, 2, 1, 16, 5), (5, 12, 4, 8, 30)]
 
@@ -106,7 +108,7 @@ class LoadBench:
     def __init__(self, machine: Machine, memory: np.ndarray) -> None:
         self.machine, self.memory = machine, memory
         self.dut = LoadEngine(machine)
-        self.words = {m: np.zeros((machine.words[m], machine.word_bytes[m]), np.uint8) for m in LOADABLE}
+        self.words = {m: np.zeros((machine.words[m], machine.word_bytes[m]), np.uint8) for m in TARGETS}
 
     async def execute(self, ctx: Any, descriptor: Descriptor, external: int, local: int, port: PortModel) -> int:
         """Runs one LOAD; returns its duration in cycles."""
@@ -123,7 +125,7 @@ class LoadBench:
             if ctx.get(dut.memory.valid) and ctx.get(dut.memory.ready):
                 address = ctx.get(dut.memory.addr)
                 port.accept(cycle, int.from_bytes(self.memory[address : address + beat].tobytes(), "little"))
-            for target in LOADABLE:
+            for target in TARGETS:
                 self._write(ctx, target)
             done = ctx.get(dut.control.done)
             await ctx.tick()
@@ -155,14 +157,14 @@ def test_load_places_every_byte_in_the_predicted_time(shape: tuple[int, ...], st
 
     async def drive(ctx: Any) -> None:
         for number in range(10):
-            target = LOADABLE[number % len(LOADABLE)]
+            target = TARGETS[number % len(TARGETS)]
             descriptor, external, local = random_transfer(rng, Opcode.LOAD, machine, target)
             runs = runs_of(descriptor, external, local)
             first, size = descriptor["byte_offset"], descriptor["run_bytes"]
             for address, word in runs:
                 expected[target][word, first : first + size] = memory[address : address + size]
             cycles = await bench.execute(ctx, descriptor, external, local, port)
-            for m in LOADABLE:
+            for m in TARGETS:
                 np.testing.assert_array_equal(bench.words[m], expected[m], err_msg=f"{m.name} {descriptor}")
             predicted = load_cycles(len(runs), beats_per_run(size, machine), machine)
             assert cycles == predicted if steady else cycles >= predicted - machine.memory_latency_cycles

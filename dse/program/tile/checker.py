@@ -25,11 +25,9 @@ from dse.program.tile.program import Machine, TileStep
 _PAIRS: tuple[tuple[MemoryId | None, tuple[str, str]], ...] = (
     (MemoryId.ACTIVATION, ("load", "matmul")),
     (MemoryId.ACTIVATION, ("vector", "matmul")),
-    (MemoryId.ACTIVATION, ("load", "vector")),
     (MemoryId.WEIGHT, ("load", "matmul")),
     (MemoryId.PARAMETER, ("load", "vector")),
     (MemoryId.RESIDUAL, ("load", "vector")),
-    (MemoryId.ACCUMULATOR, ("matmul", "vector")),
     (MemoryId.OUTPUT, ("vector", "store")),
     (MemoryId.STATE, ("load", "vector")),
     (MemoryId.STATE, ("vector", "store")),
@@ -38,12 +36,16 @@ _PAIRS: tuple[tuple[MemoryId | None, tuple[str, str]], ...] = (
     (None, ("load", "store")),
 )
 
-#: Pairs that meet at a port: a half of the accumulators serves one engine at a time, a half of the activation
-#: scratchpad takes the writes of one engine at a time.
-_SHARED_BANKS = (
-    (MemoryId.ACCUMULATOR, ("matmul", "vector")),
-    (MemoryId.ACTIVATION, ("load", "vector")),
+#: Pairs that meet at a port of a bank, a half of the memory, and what they do there that only one may do at a time:
+#: anything in the accumulators, else writes or reads, since every bank has one port for each.
+_SHARED_PORTS: tuple[tuple[MemoryId, tuple[str, str], str], ...] = (
+    (MemoryId.ACCUMULATOR, ("matmul", "vector"), "touches"),
+    (MemoryId.ACTIVATION, ("load", "vector"), "writes"),
+    (MemoryId.STATE, ("load", "vector"), "writes"),
+    (MemoryId.STATE, ("vector", "store"), "reads"),
+    (MemoryId.OUTPUT, ("vector", "store"), "reads"),
 )
+_WORDS = "words"
 
 
 def check(step: TileStep, machine: Machine, memory_bytes: int) -> list[str]:
@@ -268,14 +270,14 @@ def _races(step: TileStep, machine: Machine, queues: Mapping[str, Expanded], clo
     addresses = {engine: effective(queues[engine], step.queues[engine], machine) for engine in ENGINES}
     problems = []
     words = ActivationWords(machine)
-    for memory, (one, other) in _PAIRS:
-        banked = (memory, (one, other)) in _SHARED_BANKS
+    checks = [(memory, pair, _WORDS) for memory, pair in _PAIRS] + list(_SHARED_PORTS)
+    for memory, (one, other), what in checks:
         sides = [
-            _intervals(step.queues[engine], queues[engine], addresses[engine], memory, machine, banked=banked)
+            _intervals(step.queues[engine], queues[engine], addresses[engine], memory, machine, what)
             for engine in (one, other)
         ]
         for a, b in _conflicts(sides[0], sides[1], split[one], split[other], ENGINES.index(one), ENGINES.index(other)):
-            if memory is MemoryId.ACTIVATION and not banked:
+            if memory is MemoryId.ACTIVATION and what == _WORDS:
                 pair = [
                     (step.queues[engine][int(queues[engine].descriptor[side.task[row]])], int(side.low[row]))
                     for engine, side, row in ((one, sides[0], a), (other, sides[1], b))
@@ -288,8 +290,8 @@ def _races(step: TileStep, machine: Machine, queues: Mapping[str, Expanded], clo
             ]
             low = max(int(sides[0].low[a]), int(sides[1].low[b]))
             high = min(int(sides[0].high[a]), int(sides[1].high[b])) - 1
-            what = "may use one bank at once" if banked else "are not ordered"
-            problems.append(f"{names[0]} and {names[1]} {what}: {place(memory)} {unit(memory)} {low} to {high}")
+            verdict = "are not ordered" if what == _WORDS else "may use one bank at once"
+            problems.append(f"{names[0]} and {names[1]} {verdict}: {place(memory)} {unit(memory)} {low} to {high}")
             break
     return problems
 
@@ -300,23 +302,23 @@ def _intervals(
     addresses: tuple[dict[str, IntArray], ...],
     memory: MemoryId | None,
     machine: Machine,
-    *,
-    banked: bool,
+    what: str,
 ) -> _Intervals:
+    """Accesses of a queue to a memory; to its banks those that do `what` there, each of which counts as a write."""
     tasks, lows, highs, writes = ([np.zeros(0, np.int64)] for _ in range(4))
     order = np.argsort(expanded.descriptor, kind="stable")
     bounds = np.searchsorted(expanded.descriptor[order], np.arange(len(queue) + 1))
     for position, d in enumerate(queue):
         for access in accesses(d, machine):
-            if access.memory is not memory:
+            if access.memory is not memory or not {"reads": access.reads, "writes": access.writes}.get(what, True):
                 continue
             base = addresses[position][access.operand]
             tasks.append(order[bounds[position] : bounds[position + 1]])
             lows.append(base)
             highs.append(base + access.extent)
-            writes.append(np.full(len(base), access.writes, np.int64))
+            writes.append(np.full(len(base), access.writes or what == "reads", np.int64))
     task, low, high, write = (np.concatenate(column) for column in (tasks, lows, highs, writes))
-    if banked and memory is not None:
+    if what != _WORDS and memory is not None and machine.has(memory):
         # whoever touches a word holds its whole half
         half = machine.half(memory)
         low, high = low // half * half, -(-high // half) * half

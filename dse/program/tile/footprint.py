@@ -137,6 +137,11 @@ def _run_problems(d: Descriptor, machine: Machine) -> list[str]:
     end, word = d["byte_offset"] + d["run_bytes"], machine.word_bytes[memory]
     runs, words = d["n0"] * d["n1"] * d["n2"], machine.words[memory]
     problems = [f"a run ends at byte {end} of a word of the {place(memory)} of {word} bytes"] if end > word else []
+    if memory == MemoryId.TABLE and d["byte_offset"] % machine.memory_bytes_per_cycle:
+        problems.append(
+            f"byte_offset is {d['byte_offset']}; tables are written a beat at a time, at multiples of "
+            f"{machine.memory_bytes_per_cycle} bytes"
+        )
     if d.op == Opcode.LOAD and runs > words:
         problems.append(f"{runs} runs into the {place(memory)} of {words} words write some word twice")
     if d.op == Opcode.STORE and runs > MAX_STORE_RUNS:

@@ -37,6 +37,10 @@ NORMALIZE  for every row m over its first `channels` lanes v_k of all blocks (th
            floor and isqrt are exact (a bit a cycle). A sum(e) of 0 gives q = 0. Sources lie in RESIDUAL, OUTPUT or
            STATE.
 
+Each half of STATE and OUTPUT, like one of ACTIVATION, has one read and one write port: what the vector queue reads or
+writes there, no LOAD or STORE may read or write at the same time. LOAD fills TABLE a beat at a time, from a multiple
+of its bytes on.
+
 STORE with `from_state` reads STATE instead of OUTPUT. LOAD and STORE subtract the increments of the loop levels in
 `ext_down`, so that a loop may walk a sequence backwards.
 """

@@ -15,6 +15,9 @@ from dse.program.tile.pads import Kernel, Scratchpads, channel_parameters
 
 IntArray = npt.NDArray[np.int64]
 
+#: Of results before their zero point of 9 bits; every destination has fewer.
+_WIDEST_BITS = 34
+
 _TYPES = {MemoryId.ACCUMULATOR: "<i4", MemoryId.STATE: "<i2"}
 
 
@@ -36,9 +39,10 @@ def round_shift(value: IntArray, shift: int, rounding: int) -> IntArray:
         return value
     if rounding == Rounding.FLOOR:
         return np.asarray(value >> shift, np.int64)
-    half = np.int64(1) << np.int64(shift - 1)
     if rounding == Rounding.HALF_UP:
-        return np.asarray((value + half) >> shift, np.int64)
+        # the highest dropped bit decides; a sum with one half could leave 64 bits
+        return np.asarray((value >> shift) + ((value >> np.int64(shift - 1)) & 1), np.int64)
+    half = np.int64(1) << np.int64(shift - 1)
     quotient = value >> shift
     rest = value - (quotient << shift)
     return np.asarray(quotient + ((rest > half) | ((rest == half) & ((quotient & 1) == 1))), np.int64)
@@ -47,6 +51,11 @@ def round_shift(value: IntArray, shift: int, rounding: int) -> IntArray:
 def saturate(value: IntArray, bits: int) -> IntArray:
     """Values clipped to signed integers of some bits."""
     return np.clip(value, -(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+
+
+def _offset(value: IntArray, zero_point: int) -> IntArray:
+    """value + zero_point without leaving 64 bits: what saturates to int32 behind it is cut off before."""
+    return saturate(value, _WIDEST_BITS) + zero_point
 
 
 def _put(d: Descriptor, pads: Scratchpads, memory: MemoryId, rows: int) -> Callable[[int, IntArray], None]:
@@ -115,7 +124,7 @@ def _element(d: Descriptor, pads: Scratchpads) -> Kernel:
         else:
             result = round_shift(_before_rounding(d, function, x, y, lambda: old(address["dst"])), d["shift"],
                                  d["rounding"])  # fmt: skip
-        put(address["dst"], np.broadcast_to(result + d["zero_point"], (blocks, rows, pads.machine.columns)))
+        put(address["dst"], np.broadcast_to(_offset(result, d["zero_point"]), (blocks, rows, pads.machine.columns)))
 
     return execute
 
@@ -165,7 +174,7 @@ def _pool(d: Descriptor, pads: Scratchpads) -> Kernel:
             result = window.max(axis=(3, 4))
         else:
             total = (window - d["zero_a"]).sum(axis=(3, 4)) * np.int64(d["multiplier_a"])
-            result = round_shift(total, d["shift"], d["rounding"]) + d["zero_point"]
+            result = _offset(round_shift(total, d["shift"], d["rounding"]), d["zero_point"])
         put(address["dst"], result.reshape(d["n_blocks"], height * width, -1))
 
     return execute

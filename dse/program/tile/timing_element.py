@@ -1,12 +1,12 @@
 """Closed-form timing of the element unit: cycles of SCALE, ELEMENT, POOL and NORMALIZE from `start` to `done`.
 
-A group of `vector_lanes` lanes passes a pipeline; groups follow each other at the rate of the busiest memory port.
-STATE, OUTPUT and RESIDUAL have one port, an accumulator half one for reads and one for writes. Into ACTIVATION, whose
-words have `rows` bytes, a group is as wide as the largest power of lanes that always falls into one word:
-gcd(vector_lanes, rows). Serial divisions and square roots take a bit a cycle.
+A group of `vector_lanes` lanes passes a pipeline; groups follow each other at the rate of the busiest read port:
+every memory is read and written once a cycle. Into ACTIVATION, whose words have `rows` bytes, a group goes in parts,
+of gcd(vector_lanes, rows) lanes so that each falls into one word, and is read again for each. Serial divisions and
+square roots take a bit a cycle.
 
-The constants are the stages of the unit as it is specified (`dse.program.tile.isa_element`); there is no RTL of it
-yet to hold them to.
+SCALE, ELEMENT and POOL equal the emitted RTL, descriptor by descriptor (tests/rtl/test_element_unit_rtl.py). NORMALIZE
+has no RTL yet: its constants are its stages as specified (`dse.program.tile.isa_element`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from dse.program.tile.footprint_element import destination_rows, element_accesses, looked_up
 from dse.program.tile.isa import Descriptor, MemoryId, Opcode
-from dse.program.tile.isa_element import RECIPROCAL_BITS, ROOT_BITS, Normalize, Pool
+from dse.program.tile.isa_element import RECIPROCAL_BITS, ROOT_BITS, Normalize
 from dse.program.tile.program import Machine
 from dse.program.tile.timing_vector import (
     REQUANTIZE_CYCLES,
@@ -32,10 +32,13 @@ IntArray = npt.NDArray[np.int64]
 
 #: From a scratchpad read to operands in their lanes.
 FRONT_CYCLES = VECTOR_READ_CYCLES + VECTOR_SELECT_CYCLES
-#: Subtract zero points, two multiplications in a row (three stages each), round, add, saturate: one stage each.
-ARITHMETIC_CYCLES = 1 + 3 + 3 + 1 + 1 + 1
-#: From an index to its table entry: address and a two-cycle read, then saturation.
-LOOK_UP_CYCLES = 4
+#: Subtract zero points, two multiplications in a row (three stages each), sum, shift in two steps, saturate, add the
+#: zero point.
+ARITHMETIC_CYCLES = 1 + 3 + 3 + 1 + 2 + 1 + 1
+#: Saturation for the destination; it is written in the cycle behind.
+PUT_CYCLES = 1
+#: From an index to its table entry: a two-cycle read, then saturation.
+LOOK_UP_CYCLES = 3
 #: Adding up, or the maximum, over the lanes of a group in a tree, and the register behind it.
 REDUCE_CYCLES = 4
 #: Serial quotient (the multiplier's 24 bits and those it is widened by) and serial square root of 64 bits and the
@@ -72,16 +75,12 @@ def written_lanes(into: MemoryId, machine: Machine) -> int:
 
 
 def port_cycles(d: Descriptor, machine: Machine) -> int:
-    """Cycles from one group to the next: accesses of the busiest memory port."""
+    """Cycles from one group to the next: reads of the busiest memory."""
     used: Counter[MemoryId] = Counter()
     for access in element_accesses(d, machine):
         # parameters come once a block into registers beside, tables have a copy in every lane
-        if access.memory is None or access.memory in (MemoryId.PARAMETER, MemoryId.TABLE):
-            continue
-        if access.memory == MemoryId.ACCUMULATOR:
-            used[access.memory] += access.reads  # writes have a port of their own
-        else:
-            used[access.memory] += access.reads + access.writes
+        if access.memory is not None and access.memory not in (MemoryId.PARAMETER, MemoryId.TABLE):
+            used[access.memory] += access.reads
     return max(1, *used.values())
 
 
@@ -97,18 +96,17 @@ def element_cycles(d: Descriptor, machine: Machine) -> int:
     groups = d["n_blocks"] * rows * (machine.columns // written_lanes(into, machine))
     look_up = LOOK_UP_CYCLES if looked_up(d) else 0
     if d.op == Opcode.SCALE:
-        latency = VECTOR_START_CYCLES + FRONT_CYCLES + REQUANTIZE_CYCLES[machine.requantize] + look_up
+        latency = VECTOR_START_CYCLES + FRONT_CYCLES + REQUANTIZE_CYCLES[machine.requantize] + PUT_CYCLES + look_up
         return int(stream_cycles(groups, 1, latency))
     if d.op == Opcode.ELEMENT:
-        latency = VECTOR_START_CYCLES + FRONT_CYCLES + ARITHMETIC_CYCLES + look_up
-        return int(stream_cycles(groups, port_cycles(d, machine), latency))
+        rate = port_cycles(d, machine)
+        # a group computes when the last of its words has come
+        latency = VECTOR_START_CYCLES + (rate - 1) + FRONT_CYCLES + ARITHMETIC_CYCLES + PUT_CYCLES + look_up
+        return int(stream_cycles(groups, rate, latency))
     if d.op == Opcode.POOL:
         window = d["kernel_rows"] * d["kernel_columns"]
-        behind = ARITHMETIC_CYCLES if d["function"] == Pool.AVERAGE else 1
-        # the group's reads, one a cycle, and its write where both use one port
-        shared = d["a_memory"] == into and into != MemoryId.ACCUMULATOR
-        latency = VECTOR_START_CYCLES + FRONT_CYCLES + window - 1 + behind
-        return int(stream_cycles(groups, window + shared, latency))
+        latency = VECTOR_START_CYCLES + (window - 1) + FRONT_CYCLES + ARITHMETIC_CYCLES + PUT_CYCLES
+        return int(stream_cycles(groups, window, latency))
     if d.op == Opcode.NORMALIZE:
         return _normalize_cycles(d, machine, into)
     raise ValueError(f"{d.op.name} is no opcode of the element unit")

@@ -207,8 +207,23 @@ def small_step(rng: np.random.Generator, machine: Machine) -> TileStep:
     return step(**queues)
 
 
+def ports(words: set[tuple[str, int, bool]], machine: Machine) -> set[tuple[str, int, bool]]:
+    """Ports of halves that two engines share, which only one may use at a time: as words that are written."""
+    shared = {("ACTIVATION", True), ("STATE", True), ("STATE", False)}
+    return {
+        (f"{memory} {'write' if writes else 'read'} port", word // machine.half(MemoryId[memory]), True)
+        for memory, word, writes in words
+        if (memory, writes) in shared
+    }
+
+
 def touched(d: Descriptor, machine: Machine) -> set[tuple[str, int, bool]]:
-    """(memory, word, writes) of every word of a task of `small_queue`; of accumulators, the half."""
+    """(memory, word, writes) of every word and shared port of a task of `small_queue`; of accumulators, the half."""
+    words = touched_words(d, machine)
+    return words if d.op == Opcode.MATMUL else words | ports(words, machine)
+
+
+def touched_words(d: Descriptor, machine: Machine) -> set[tuple[str, int, bool]]:
     if d.op in (Opcode.LOAD, Opcode.STORE):
         load = d.op == Opcode.LOAD
         local = MemoryId(d["memory"]).name if load else "STATE" if d["from_state"] else "OUTPUT"
