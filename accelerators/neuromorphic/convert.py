@@ -18,6 +18,7 @@ changes the network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -127,6 +128,17 @@ def convert(graph: Graph, conversion: Conversion, calibration: Mapping[str, npt.
     spiking = _with_neurons(graph, thresholds)
     result = Converted(spiking, conversion, amplitude, thresholds)
     return replace(result, graph=_compensated(result, graph, calibration, values)) if conversion.compensate else result
+
+
+def least_neurons(graph: Graph) -> int:
+    """Neurons that a spiking graph has, or that a float one has at least when converted: its rectified values.
+
+    Known from shapes alone, so that a network far larger than a chip is refused before it is simulated.
+    """
+    if any(op.kind == "neuron" for op in graph.ops):
+        return sum(math.prod(graph[op.outputs[0]].shape[1:]) for op in graph.ops if op.kind == "neuron")
+    prepared = prepare(graph)
+    return sum(math.prod(prepared[name].shape[1:]) for name in _rectified(prepared))
 
 
 def _check(graph: Graph) -> None:

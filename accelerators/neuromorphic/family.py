@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from accelerators.neuromorphic.blocks import ORDERS, BlockPlan, plan_mapping
+from accelerators.neuromorphic.convert import least_neurons
 from accelerators.neuromorphic.decisions import DEFAULTS, checked
 from accelerators.neuromorphic.emission_limits import emission_limits
 from accelerators.neuromorphic.executable import NeuromorphicExecutable
@@ -38,6 +39,10 @@ from dse.backend import (
 from dse.core.errors import InfeasibleError, UsageError, Violation
 from dse.ir import Graph
 from dse.program.executable import Executable
+
+
+#: Networks up to this size are converted and placed even when they turn out too large for the chip.
+PLACED_NEURONS = 1 << 20
 
 
 class NeuromorphicAccelerator(Accelerator):
@@ -119,6 +124,13 @@ class NeuromorphicAccelerator(Accelerator):
         if violations:
             raise InfeasibleError("this neuromorphic design cannot be built", violations)
         chosen = checked(decisions)
+        neurons, room = least_neurons(graph), hw.cores * hw.neurons_per_core
+        # a smaller one is placed first, which tells the cores it would take
+        if neurons > max(room, PLACED_NEURONS):
+            broken = Violation(
+                "neurons", neurons, room, "", f"at least, on {hw.cores:,} cores of {hw.neurons_per_core:,}"
+            )
+            raise InfeasibleError(f"{graph.source or graph.name} is larger than the chip", [broken])
         prepared = prepared_network(graph, hw, chosen, self.samples)
         compiled = prepared.compiled
         mapping = plan_mapping(compiled.network, _plan(prepared, hw, chosen))

@@ -17,15 +17,12 @@ from accelerators.npu.graph import KINDS, program_graph
 from accelerators.npu.hardware import NpuHardware
 from accelerators.npu.layer import ConvLayer, HostOp, LstmLayer
 from accelerators.npu.lower import Lowered
-from accelerators.npu.placement import read_tensor, write_tensor
 from dse.backend import Decisions
-from dse.core.errors import ModelError
-from dse.ir import Graph
-from dse.ir.reference import run_op_quantized
+from dse.ir import Graph, Op
 from dse.metrics import LayerMetrics, Metrics, Traffic
 from dse.program.taskgraph import TaskGraph, Timeline
-from dse.program.tile.interpreter import run_program
-from dse.program.tile.memory_map import MemoryMap, TileExecutable
+from dse.program.tile.executable import TileExecutable
+from dse.program.tile.memory_map import MemoryMap
 from dse.program.tile.program import HostStep, TileProgram, TileStep
 from dse.sim import simulate_a
 
@@ -49,46 +46,13 @@ class NpuExecutable(TileExecutable):
     def memory_map(self) -> MemoryMap:
         return self.lowered.memory
 
-    # -- values ----------------------------------------------------------------------------------------------
+    def owner(self, tensor: str) -> str:
+        return self.lowered.parts.source[tensor]
 
-    def run(
-        self, inputs: Mapping[str, npt.NDArray[Any]], *, order_seed: int | None = None
-    ) -> dict[str, npt.NDArray[np.int8]]:
-        """Execute the program on int8 inputs; `order_seed` picks a random legal order of the engines.
-
-        Raises
-        ------
-        ModelError: compiled from shapes only, an input is missing, has another shape or is not int8.
-        """
-        if self.program.image is None:
-            raise ModelError(f"{self.graph.name}: compiled for time and energy only; to run values, quantize all of it")
-        memory = self.program.image.copy()
-        for name in self.graph.inputs:
-            shape = self.graph[name].shape
-            given = inputs.get(name)
-            if given is None or tuple(given.shape) != shape or given.dtype != np.int8:
-                found = "nothing" if given is None else f"{given.dtype} {tuple(given.shape)}"
-                raise ModelError(f"{self.graph.name}: input {name!r} needs int8 {shape}, got {found}")
-            write_tensor(memory, self.program.placements[name], given)
-        run_program(self.program, memory, self._host, order_seed=order_seed)
-        return {name: self.read(memory, name) for name in self.graph.outputs}
-
-    def read(self, memory: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.int8]:
-        """A tensor out of a memory image, in the shape of the graph; a constant is what it is."""
-        data = self.graph[name].data
-        if data is not None:
-            return data
-        owner = self.lowered.parts.source[name]
-        place = self.program.placements[owner]
-        stored = read_tensor(memory, place, self.graph[owner].shape)
-        return stored.reshape(self.graph[name].shape)
-
-    def _host(self, step: HostStep, memory: npt.NDArray[np.uint8]) -> None:
+    def host_op(self, step: HostStep) -> Op:
         item = self.lowered.work[step.layer]
         assert isinstance(item, HostOp)
-        values = {name: self.read(memory, name) for name in item.op.inputs if name and self.graph[name].data is None}
-        result = run_op_quantized(self.graph, item.op, values, self.program.machine.requantize)
-        write_tensor(memory, self.program.placements[item.output], result[item.output])
+        return item.op
 
     # -- time and metrics ------------------------------------------------------------------------------------
 

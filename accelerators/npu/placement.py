@@ -116,25 +116,5 @@ def fill_borders(memory: npt.NDArray[np.uint8], placements: Sequence[TensorPlace
             memory[place.base : place.base + place.bytes] = np.uint8(place.zero_point & 0xFF)
 
 
-def write_tensor(memory: npt.NDArray[np.uint8], place: TensorPlacement, values: npt.NDArray[np.int8]) -> None:
-    """Store an int8 tensor, (N, C, H, W) or rows, in its placement."""
-    shaped = values.reshape(place.batch, place.channels, place.height, place.width)
-    _interior(memory, place)[:] = shaped.transpose(0, 2, 3, 1).astype(np.int8, copy=False).view(np.uint8)
-
-
-def read_tensor(memory: npt.NDArray[np.uint8], place: TensorPlacement, shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
-    """The int8 tensor in a placement, in the shape of the graph."""
-    view = np.ascontiguousarray(_interior(memory, place)).view(np.int8)
-    return np.ascontiguousarray(view.transpose(0, 3, 1, 2)).reshape(shape)
-
-
-def _interior(memory: npt.NDArray[np.uint8], place: TensorPlacement) -> npt.NDArray[np.uint8]:
-    top, left, bottom, right = place.halo
-    region = memory[place.base : place.base + place.bytes].reshape(
-        place.batch, place.height + top + bottom, place.width + left + right, place.channels
-    )
-    return region[:, top : top + place.height, left : left + place.width]
-
-
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT

@@ -9,26 +9,22 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from accelerators.systolic.cost import EventCounts, energy, hardware_cost
 from accelerators.systolic.events import step_counts
 from accelerators.systolic.hardware import SystolicHardware
-from accelerators.systolic.image import read_tensor, write_tensor
 from accelerators.systolic.lower import Lowered
 from accelerators.systolic.partition import HostOp
 from accelerators.systolic.prefetch import TAKEN
 from accelerators.systolic.timing_graph import program_graph, step_begins
 from accelerators.systolic.work import Fused
 from dse.backend import Decisions
-from dse.core.errors import ModelError
-from dse.ir import Graph
-from dse.ir.reference import run_op_quantized
+from dse.ir import Graph, Op
 from dse.metrics import LayerMetrics, Metrics, Traffic
 from dse.program.taskgraph import TaskGraph, Timeline
-from dse.program.tile.interpreter import run_program
-from dse.program.tile.memory_map import MemoryMap, TileExecutable
-from dse.program.tile.program import TileProgram, TileStep
+from dse.program.tile.executable import TileExecutable
+from dse.program.tile.memory_map import MemoryMap
+from dse.program.tile.program import HostStep, TileProgram, TileStep
 from dse.sim import simulate_a
 
 _MEMORIES = ("activation", "weight", "accumulator", "output", "residual", "parameter")
@@ -58,57 +54,13 @@ class SystolicExecutable(TileExecutable):
     def memory_map(self) -> MemoryMap:
         return self._lowered.memory
 
-    # -- values ----------------------------------------------------------------------------------------------
+    def owner(self, tensor: str) -> str:
+        return self._lowered.parts.source[tensor]
 
-    def load_inputs(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
-        """A fresh memory image with the int8 graph inputs written.
-
-        Raises
-        ------
-        ModelError: compiled from shapes only, an input is missing, has another shape or is not int8.
-        """
-        if self.program.image is None:
-            raise ModelError(f"{self.graph.name}: compiled for time and energy only; to run values, quantize all of it")
-        memory = self.program.image.copy()
-        for name in self.graph.inputs:
-            shape = self.graph[name].shape
-            if name not in inputs or tuple(inputs[name].shape) != shape:
-                given = tuple(inputs[name].shape) if name in inputs else "nothing"
-                raise ModelError(f"{self.graph.name}: input {name!r} needs shape {shape}, got {given}")
-            if inputs[name].dtype != np.int8:
-                raise ModelError(
-                    f"{self.graph.name}: input {name!r} must be int8, got {inputs[name].dtype}; "
-                    "quantize_input() converts real values"
-                )
-            write_tensor(memory, self.program.placements[name], inputs[name])
-        return memory
-
-    def run(
-        self, inputs: Mapping[str, npt.NDArray[Any]], *, order_seed: int | None = None
-    ) -> dict[str, npt.NDArray[np.int8]]:
-        """Execute the program on int8 inputs; `order_seed` picks a random legal order of the engines."""
-        memory = self.load_inputs(inputs)
-        hosted = {step: item for step, item in enumerate(self.work) if isinstance(item, HostOp)}
-        run_program(
-            self.program, memory, lambda step, memory: self._run_host(hosted[step.layer], memory), order_seed=order_seed
-        )
-        return {name: self.read(memory, name) for name in self.graph.outputs}
-
-    def read(self, memory: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.int8]:
-        """A tensor out of a memory image, in the shape of the graph; a constant is what it is."""
-        data = self.graph[name].data
-        if data is not None:
-            return data
-        owner = self._lowered.parts.source[name]
-        if owner not in self.program.placements:
-            raise ModelError(f"{self.graph.name}: {name!r} is never in memory: its layer is fused with the next one")
-        place = self.program.placements[owner]
-        return read_tensor(memory, place, self.graph[name].shape)
-
-    def _run_host(self, item: HostOp, memory: npt.NDArray[np.uint8]) -> None:
-        values = {name: self.read(memory, name) for name in item.op.inputs if name and self.graph[name].data is None}
-        result = run_op_quantized(self.graph, item.op, values, self.program.machine.requantize)
-        write_tensor(memory, self.program.placements[item.output], result[item.output])
+    def host_op(self, step: HostStep) -> Op:
+        item = self.work[step.layer]
+        assert isinstance(item, HostOp)
+        return item.op
 
     # -- time and metrics ------------------------------------------------------------------------------------
 

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from accelerators.systolic.executable import SystolicExecutable
-from accelerators.systolic.image import write_tensor
 from accelerators.systolic.layer import Layer
 from accelerators.systolic.recurrent import RecurrentLayer
 from accelerators.systolic.tiling import TileGrid
@@ -28,6 +27,7 @@ from dse.ir import Graph
 from dse.program.tile.interpreter import run_step
 from dse.program.tile.isa import Opcode
 from dse.program.tile.program import TileStep
+from dse.program.tile.tensors import write_tensor
 from dse.sim import simulate_a
 
 if TYPE_CHECKING:

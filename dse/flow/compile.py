@@ -13,8 +13,9 @@ from dse.flow.accelerator import Design
 from dse.ir import Graph
 from dse.metrics import Metrics
 from dse.program.tile.container import encode_program
+from dse.program.tile.executable import TileExecutable
 from dse.program.tile.listing import listing
-from dse.program.tile.memory_map import MemoryMap, Region, TileExecutable
+from dse.program.tile.memory_map import MemoryMap, Region
 from dse.program.tile.program import HostStep, TileProgram, TileStep
 
 

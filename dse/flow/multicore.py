@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dse.compiler import prepare
+from dse.compiler import prepare, require_activation_bits
 from dse.core.errors import UsageError, nearest
 from dse.flow.accelerator import Design
 from dse.flow.simulate import SIMULATORS, offered_levels
@@ -94,7 +94,9 @@ def simulate_cores(graph: Graph, design: Design, cores: int, *, split: str = "ba
     if split == "batch" and inputs not in (None, cores):
         raise UsageError(f"{inputs} inputs for {cores} cores; split 'batch' runs one on each")
     design.require_buildable()
-    executable = design.family.lower(prepare(graph), design.hw, design.decisions)
+    prepared = prepare(graph)
+    require_activation_bits(prepared, design.family.numerics(design.hw).activation_bits, design.family.name)
+    executable = design.family.lower(prepared, design.hw, design.decisions)
     program, clock_mhz = executable.task_graph(), executable.estimate().clock_mhz
     rule = Arbitration("fifo", CHUNK_BEATS)
     if dram is not None:

@@ -116,7 +116,7 @@ def dense_file(kind: str, depth: int, rng: np.random.Generator) -> tuple[TfliteF
 def test_dense_layers_equal_a_convolution_and_are_one_code_from_litert_float_kernel(depth: int, tmp_path: Path) -> None:
     values = int16(np.random.default_rng(1), 200, 1, 1, 1, depth)
     file, y = dense_file("CONV_2D", depth, np.random.default_rng(depth))
-    compared(file, [0], y, [values], tmp_path)
+    assert compared(file, [0], y, [values], tmp_path) == 200 * 12
     dense, _ = dense_file("FULLY_CONNECTED", depth, np.random.default_rng(depth))
     path = tmp_path / "dense.tflite"
     path.write_bytes(dense.bytes([0], [y]))
@@ -148,7 +148,7 @@ def test_sums_and_products_of_two_activations(kind: str, seed: int, tmp_path: Pa
     more = {"PotScaleInt16": False} if kind == "ADD" else {}
     file.op(kind, ends[:2], [ends[2]], f"{kind.title()}Options", FusedActivationFunction=(NONE, RELU)[seed % 2], **more)
     pair = [int16(rng, 1, 1, 60_000) for _ in range(2)]
-    compared(file, ends[:2], ends[2], pair, tmp_path)
+    assert compared(file, ends[:2], ends[2], pair, tmp_path) == 60_000
 
 
 @pytest.mark.parametrize("kind", ["AVERAGE_POOL_2D", "MAX_POOL_2D"])
@@ -162,7 +162,7 @@ def test_pools(kind: str, padding: int, tmp_path: Path) -> None:
         kind, [x], [y], "Pool2DOptions", Padding=padding, StrideH=2, StrideW=2, FilterHeight=3, FilterWidth=3,
         FusedActivationFunction=NONE,
     )  # fmt: skip
-    compared(file, [x], y, [int16(rng, 30, 1, 9, 9, 3)], tmp_path)
+    assert compared(file, [x], y, [int16(rng, 30, 1, 9, 9, 3)], tmp_path) == 30 * out * out * 3
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.37, 1.9])
@@ -171,7 +171,7 @@ def test_global_means(ratio: float, tmp_path: Path) -> None:
     file = TfliteFile()
     x, y = file.tensor((1, 7, 6, 5), 1e-3, dtype="int16"), file.tensor((1, 5), 1e-3 / ratio, dtype="int16")
     file.op("MEAN", [x, file.tensor(data=np.array([1, 2], np.int32))], [y], "ReducerOptions", KeepDims=False)
-    compared(file, [x], y, [int16(rng, 60, 1, 7, 6, 5)], tmp_path)
+    assert compared(file, [x], y, [int16(rng, 60, 1, 7, 6, 5)], tmp_path) == 60 * 5
 
 
 @pytest.mark.parametrize("types", [("int16", "int8"), ("int8", "int16"), ("int16", "int16")])
@@ -188,7 +188,7 @@ def test_changes_of_scale_and_width_over_all_values(types: tuple[str, str], tmp_
             (1, every.size), scale * ratio * float(rng.uniform(0.8, 1.3)), 5 if after == "int8" else 0, dtype=after
         )
         file.op("QUANTIZE", [x], [y])
-        compared(file, [x], y, [every.reshape(1, 1, -1).astype(before)], tmp_path)
+        assert compared(file, [x], y, [every.reshape(1, 1, -1).astype(before)], tmp_path) == every.size
 
 
 def test_a_residual_network_from_int8_over_int16_to_int8(tmp_path: Path) -> None:

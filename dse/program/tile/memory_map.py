@@ -1,12 +1,8 @@
-"""What lies where in external memory and for how long; and what every compiled tile program offers."""
+"""What lies where in external memory and for how long."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
-
-from dse.program.executable import Executable
-from dse.program.tile.program import TileProgram
 
 
 @dataclass(frozen=True)
@@ -36,14 +32,3 @@ class MemoryMap:
     activation_peak: int
     activation_bound: int
     constants_bytes: int
-
-
-class TileExecutable(Executable):
-    """An Executable whose program is a tile program."""
-
-    program: TileProgram
-
-    @property
-    @abstractmethod
-    def memory_map(self) -> MemoryMap:
-        """Where the program's data lies."""

@@ -248,3 +248,12 @@ def test_direct_coding_needs_payloads_and_runs_a_zoo_network(tmp_path: Path) -> 
     assert result.metrics.energy_pj["static"] > 0
     (tmp_path / "d.yaml").write_text(yaml.safe_dump({"family": "neuromorphic", "hardware": {"mesh_rows": 2}}))
     assert resolve_accelerator(str(tmp_path / "d.yaml")).hw.mesh_rows == 2
+
+
+def test_a_network_far_larger_than_the_chip_is_refused_from_its_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is simulated: its activations alone would fill memory."""
+    graph = load_workload("zoo:mobilenet_v2", Path())
+    design = resolve_accelerator("loihi")
+    monkeypatch.setattr("accelerators.neuromorphic.family.prepared_network", lambda *_: pytest.fail("was converted"))
+    with pytest.raises(InfeasibleError, match=r"larger than the chip: neurons: .* against a bound of 131072"):
+        simulate(graph, design)

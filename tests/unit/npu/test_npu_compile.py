@@ -166,7 +166,7 @@ def test_recurrent_layers_that_the_family_lacks_are_named() -> None:
 
 def test_wrong_inputs_and_networks_without_values_are_refused() -> None:
     graph = chain(1)
-    with pytest.raises(ModelError, match="needs int8"):
+    with pytest.raises(ModelError, match="must be int8, got float64"):
         compiled(graph).run({"in0": np.zeros((1, 16, 8, 8))})
     shapes = prepare(load_workload("zoo:tiny_cnn", Path()))
     timed = compiled(shapes)

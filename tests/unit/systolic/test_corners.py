@@ -22,6 +22,7 @@ from dse.core.errors import InfeasibleError, ModelError
 from dse.ir import Graph, Quantization, Tensor
 from dse.ir.reference import run_quantized
 from dse.program.tile.checker import check
+from dse.program.tile.program import HostStep
 from dse.sim import simulate_a, simulate_c
 
 HW = SystolicHardware(rows=4, columns=4, vector_lanes=2)
@@ -231,6 +232,15 @@ def test_what_has_no_lowering_is_named() -> None:
     y = net._op("conv", (x, "w"), (1, 3, 4), net.quantization(x), attributes)
     with pytest.raises(ModelError, match=re.escape("'conv0' reads a tensor of shape [1, 4, 5]")):
         lowered(net.graph(y))
+
+
+def test_a_product_of_two_activations_is_a_named_host_operation_with_the_references_values() -> None:
+    net = draw()
+    a, b = net.input((3, 4)), net.input((4, 5))
+    graph = net.graph(net._op("matmul", (a, b), (3, 5), net.quantization(a), {}))
+    executable = assert_right(graph)
+    (step,) = (step for step in executable.program.steps if isinstance(step, HostStep))
+    assert (step.name, executable.host_op(step).kind) == ("matmul0", "matmul")
 
 
 @pytest.mark.parametrize(
