@@ -40,7 +40,6 @@ from dse.core.errors import InfeasibleError, UsageError, Violation
 from dse.ir import Graph
 from dse.program.executable import Executable
 
-
 #: Networks up to this size are converted and placed even when they turn out too large for the chip.
 PLACED_NEURONS = 1 << 20
 

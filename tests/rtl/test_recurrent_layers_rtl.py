@@ -6,17 +6,15 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from random_networks import random_values
 from recurrent_networks import element_hardware, random_recurrent
+from rtl_parity import assert_rtl_equals_reference
 
 from accelerators.systolic import SystolicAccelerator
 from accelerators.systolic.executable import SystolicExecutable
-from accelerators.systolic.verify import rtl_gap, run_rtl
 from dse.backend import Decisions
 from dse.core.errors import InfeasibleError
 from dse.ir import Graph
-from dse.ir.reference import run_quantized
-from dse.sim import simulate_a, simulate_c
+from dse.sim import simulate_a
 
 FAMILY = SystolicAccelerator()
 #: Amaranth's simulator runs some hundred cycles a second: longer layers are left to the interpreter.
@@ -57,16 +55,7 @@ LAYER = layers()
 @pytest.mark.parametrize("seed", LAYER)
 def test_recurrent_layer_on_rtl_equals_reference_and_predicted_cycles(seed: int) -> None:
     graph, executable = LAYER[seed]
-    assert rtl_gap(executable) is None
-    inputs = random_values(np.random.default_rng(seed), graph)
-    expected = run_quantized(graph, inputs, executable.hw.requantize)
-    program_values = executable.run(inputs)
-    hardware = run_rtl(executable, inputs)
-    for name in graph.outputs:
-        np.testing.assert_array_equal(program_values[name], expected[name])
-        np.testing.assert_array_equal(hardware.outputs[name], expected[name])
-    view = executable.task_graph()
-    assert simulate_a(view).total_cycles == simulate_c(view).total_cycles == hardware.cycles
+    assert_rtl_equals_reference(graph, executable, seed)
 
 
 def test_layers_cover_what_they_claim() -> None:
